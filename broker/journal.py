@@ -1,0 +1,139 @@
+"""The node's one writer to disk: a thread that commits state and appends the audit, in the order asked, many at a time.
+
+The loop never waits for a disk. What must be durable before it counts awaits `write`; a failure is final: no disk, no
+console. Errors:
+
+    JournalFailed   the disk refused a write, now or earlier; nothing is written any more
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from broker.audit_log import AuditLog, Entry
+from broker.state import Change, State
+
+MAX_WAITING = 10_000  # jobs
+MAX_TOGETHER = 256  # jobs that share one sync
+
+
+class JournalFailed(Exception):
+    pass
+
+
+@dataclass(slots=True)
+class _Job:
+    change: Change
+    entries: tuple[Entry, ...]
+    done: asyncio.Future[None]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Journal:
+    """Start it with `start`, stop it with `stop`; `write` in between."""
+
+    def __init__(self, state: State, audit: AuditLog) -> None:
+        self._state = state
+        self._audit = audit
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: dict[int, _Job] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._on_failure: Callable[[Exception], None] | None = None
+        self.anchor = (audit.chains.count, audit.chains.head)  # of what is on disk
+
+    def start(self, on_failure: Callable[[Exception], None]) -> None:
+        """`on_failure` is called once, on the loop, when the disk fails."""
+        self._loop = asyncio.get_running_loop()
+        self._on_failure = on_failure
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    async def write(self, change: Change | None = None, *entries: Entry) -> None:
+        """Returns when both are on disk. Raises JournalFailed. Cancelled, the writing still happens."""
+        await asyncio.shield(self.post(change, *entries))
+
+    def post(self, change: Change | None = None, *entries: Entry) -> asyncio.Future[None]:
+        """The same without waiting: keeps its place in the order, and gives what `write` would await."""
+        loop = self._loop
+        if loop is None or self._failure is not None or len(self._waiting) >= MAX_WAITING:
+            raise JournalFailed(str(self._failure or "too much waits for the disk"))
+        job = _Job(change or Change(), entries, loop.create_future())
+        # a failure is told through on_failure as well: a future that nobody awaits is no news
+        job.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._waiting[id(job)] = job
+        self._queue.put(job)
+        return job.done
+
+    def oldest(self) -> float:
+        """Seconds that the oldest write has waited: a disk that hangs is seen here."""
+        first = next(iter(self._waiting.values()), None)
+        return 0.0 if first is None else time.monotonic() - first.since
+
+    async def stop(self) -> None:
+        """Writes what waits and ends the thread; the files are closed."""
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    # -- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            jobs: list[_Job] = []
+            job: _Job | None = self._queue.get()
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == MAX_TOGETHER:
+                    break
+                try:
+                    job = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            stopping = job is None
+            if jobs:
+                self._commit(jobs)
+        self._state.close()
+        self._audit.close()
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        failure = self._failure
+        if failure is None:
+            try:
+                # the audit first: a state that counts a record which is not there would look like a log cut short
+                self._audit.append([entry for job in jobs for entry in job.entries])
+                statements = [statement for job in jobs for statement in job.change.statements]
+                if statements:
+                    chains = self._audit.chains
+                    anchor = Change().meta("audit_count", chains.count).meta("audit_head", chains.head)
+                    self._state.write(statements + anchor.statements)
+            except (OSError, sqlite3.Error, ValueError) as error:
+                failure = error
+        anchor_now = (self._audit.chains.count, self._audit.chains.head)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, jobs, failure, anchor_now)
+
+    def _tell(self, jobs: list[_Job], failure: Exception | None, anchor: tuple[int, str]) -> None:
+        for job in jobs:
+            self._waiting.pop(id(job), None)
+            if job.done.done():
+                continue
+            if failure is None:
+                job.done.set_result(None)
+            else:
+                job.done.set_exception(JournalFailed(str(failure)))
+        if failure is None:
+            self.anchor = anchor
+        elif self._failure is None:
+            self._failure = failure
+            if self._on_failure is not None:
+                self._on_failure(failure)

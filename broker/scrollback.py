@@ -1,0 +1,42 @@
+"""The last output of a console, numbered from its first byte: for operators who join, resume or lag. Pure."""
+
+from __future__ import annotations
+
+CAPACITY = 256 * 1024  # bytes
+
+
+class Scrollback:
+    """A window of at most CAPACITY bytes onto a stream. Offsets count from the stream's first byte."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._ring = bytearray(capacity)
+        self.end = 0  # offset after the last byte
+
+    @property
+    def start(self) -> int:
+        """The offset of the oldest byte still held."""
+        return max(0, self.end - self._capacity)
+
+    def append(self, data: bytes) -> None:
+        if len(data) > self._capacity:
+            self.end += len(data) - self._capacity
+            data = data[-self._capacity :]
+        place = self.end % self._capacity
+        first = min(len(data), self._capacity - place)
+        self._ring[place : place + first] = data[:first]
+        self._ring[: len(data) - first] = data[first:]
+        self.end += len(data)
+
+    def read(self, offset: int, most: int) -> bytes:
+        """Up to `most` bytes from `offset` on. Raises ValueError where they are no longer, or not yet, held."""
+        if not self.start <= offset <= self.end:
+            raise ValueError(f"offset {offset} is outside {self.start} to {self.end}")
+        count = min(most, self.end - offset)
+        place = offset % self._capacity
+        first = min(count, self._capacity - place)
+        return bytes(self._ring[place : place + first]) + bytes(self._ring[: count - first])
+
+    def wipe(self) -> None:
+        """Overwrites what is held. Offsets go on."""
+        self._ring[:] = bytes(self._capacity)
