@@ -42,7 +42,7 @@ class Gate:
         now = self._clock.now()
         return not self._term.over(now) and self._lease.is_open(now)
 
-    def send(self, sock: socket.socket, data: bytes | memoryview) -> int:
+    def send(self, sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
         """Writes what the socket takes of `data` now if the gate is open. Gives the count of bytes written.
 
         Raises OSError where the console is gone.

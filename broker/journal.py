@@ -60,17 +60,25 @@ class Journal:
         """Returns when both are on disk. Raises JournalFailed. Cancelled, the writing still happens."""
         await asyncio.shield(self.post(change, *entries))
 
-    def post(self, change: Change | None = None, *entries: Entry) -> asyncio.Future[None]:
-        """The same without waiting: keeps its place in the order, and gives what `write` would await."""
-        loop = self._loop
-        if loop is None or self._failure is not None or len(self._waiting) >= MAX_WAITING:
-            raise JournalFailed(str(self._failure or "too much waits for the disk"))
-        job = _Job(change or Change(), entries, loop.create_future())
-        # a failure is told through on_failure as well: a future that nobody awaits is no news
-        job.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+    def post(self, change: Change | None = None, *entries: Entry, then: Callable[[], None] | None = None) -> asyncio.Future[None]:
+        """The same without waiting: keeps its place in the order, and gives what `write` would await. Never raises.
+
+        `then` is called on the loop once all is on disk, and never if it fails: that is told through on_failure.
+        """
+
+        def on_disk(future: asyncio.Future[None]) -> None:
+            if not future.cancelled() and future.exception() is None and then is not None:
+                then()
+
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(on_disk)
+        if self._thread is None or self._failure is not None or len(self._waiting) >= MAX_WAITING:
+            done.set_exception(JournalFailed(str(self._failure or "the disk does not keep up")))
+            return done
+        job = _Job(change or Change(), entries, done)
         self._waiting[id(job)] = job
         self._queue.put(job)
-        return job.done
+        return done
 
     def oldest(self) -> float:
         """Seconds that the oldest write has waited: a disk that hangs is seen here."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from broker.safelist import Row
 from eva.audit import GENESIS
-from eva.consent import Consent
 from eva.ending import Ending
 from eva.ledger import Accepted, Ended, Watermark
 from eva.resource_id import BadResourceId, ResourceId
@@ -69,15 +69,6 @@ class StoredConsent:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredWorkstation:
-    address: str
-    account: str
-    until_wall: int
-    until_boot: int
-    boot_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class StoredReceipt:
     number: int
     token: str
@@ -93,12 +84,12 @@ class Loaded:
     ended: tuple[Ended, ...]
     watermarks: tuple[Watermark, ...]
     receipts: tuple[StoredReceipt, ...]
-    workstations: tuple[StoredWorkstation, ...]
+    workstations: tuple[Row, ...]
     generations: dict[tuple[str, str], int]
     seq: int
     last_receipt: int
     wall_seen: int
-    keys: str | None
+    keys: dict[int, str]
     audit_count: int
     audit_head: str
 
@@ -134,12 +125,15 @@ class Change:
         self._add("INSERT INTO receipt VALUES (?, ?, ?, ?)", receipt.number, token, str(receipt.event), receipt.about)
         return self.meta("last_receipt", receipt.number)
 
+    def deletion_answered(self, number: int) -> Change:
+        return self._add("UPDATE receipt SET event = ? WHERE number = ?", str(Event.ENDED), number)
+
     def receipts_delivered(self, numbers: Iterable[int]) -> Change:
         for number in numbers:
             self._add("DELETE FROM receipt WHERE number = ?", number)
         return self
 
-    def workstations(self, rows: Iterable[StoredWorkstation]) -> Change:
+    def workstations(self, rows: Iterable[Row]) -> Change:
         self._add("DELETE FROM workstation")
         for row in rows:
             self._add(
@@ -227,12 +221,12 @@ class State:
                     StoredReceipt(number, token, Event(event), about)
                     for number, token, event, about in rows("SELECT * FROM receipt ORDER BY number")
                 ),
-                workstations=tuple(StoredWorkstation(*row) for row in rows("SELECT * FROM workstation")),
+                workstations=tuple(Row(*row) for row in rows("SELECT * FROM workstation")),
                 generations={(host, uuid): number for host, uuid, number in rows("SELECT * FROM generation")},
                 seq=int(meta.get("seq", "0")),
                 last_receipt=int(meta.get("last_receipt", "0")),
                 wall_seen=int(meta.get("wall_seen", "0")),
-                keys=meta.get("keys"),
+                keys={int(key[5:]): value for key, value in meta.items() if key.startswith("keys:")},
                 audit_count=int(meta.get("audit_count", "0")),
                 audit_head=meta.get("audit_head", GENESIS),
             )
@@ -247,8 +241,3 @@ class State:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def issued_to(consent: Consent) -> str:
-    """Who may use the consent, for a person's eyes."""
-    return ", ".join(sorted(map(str, consent.operators)))

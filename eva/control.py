@@ -125,7 +125,7 @@ class Request:
 
     id: int
     method: Method
-    params: Mapping[str, Json] = field(default_factory=dict)
+    params: Mapping[str, Json] = field(default_factory=dict, repr=False)  # may hold a password
 
     def encode(self) -> str:
         return _dump({"jsonrpc": "2.0", "id": self.id, "method": str(self.method), "params": dict(self.params)})
@@ -142,7 +142,7 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Answer:
     id: int
-    result: Mapping[str, Json]
+    result: Mapping[str, Json] = field(repr=False)  # may hold a ticket
 
     def encode(self) -> str:
         return _dump({"jsonrpc": "2.0", "id": self.id, "result": dict(self.result)})
@@ -212,7 +212,7 @@ class Opened:
     """
 
     session: str
-    ticket: str
+    ticket: str = field(repr=False)
     kind: Kind
     access: Access
     keyboard: bool
@@ -246,6 +246,10 @@ class Opened:
         )
 
 
+# What a guest may ask of the owner's terminal. The bytes stand here and not on the wire, so a guest cannot shape them.
+QUERIES = {"da1": b"\x1b[c", "dsr5": b"\x1b[5n", "dsr6": b"\x1b[6n"}
+
+
 class Mark(StrEnum):
     """The `notice` member of a text frame on a serial console. A client that ignores text frames still works."""
 
@@ -254,6 +258,7 @@ class Mark(StrEnum):
     )
     HELD = "held"  # held: bytes waiting, 0 when they are all through; why: "no-echo", "lease" or "keyboard"
     TAKEN = "taken"  # taken: operator bytes taken so far, so that a client knows what to send again after a drop
+    QUERY = "query"  # query: one of QUERIES; the terminal's answer is typed. To the keyboard's owner only, never replayed
     VIEWERS = "viewers"  # viewers, keyboard
     COUNTDOWN = "countdown"  # remaining_s
     ENDED = "ended"  # reason, text

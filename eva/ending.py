@@ -20,6 +20,7 @@ class Ending(Enum):
     AUDIT_FAILED = ("audit-failed", 4009, "The audit record cannot be written, so the console is closed.")
     SLOW_OPERATOR = ("slow-operator", 4010, "This connection was too slow for the console.")
     PROTOCOL_ERROR = ("protocol-error", 4011, "The console or its client broke the protocol.")
+    CONSOLE_LOST = ("console-lost", 4012, "The hypervisor closed the console, or did not open it.")
 
     def __init__(self, word: str, code: int, text: str) -> None:
         self.word = word

@@ -117,6 +117,18 @@ class Ledger:
     def get(self, jti: str) -> Accepted | None:
         return self._accepted.get(jti)
 
+    def watermark_of(self, resource_id: ResourceId) -> Watermark:
+        """The watermark of this VM. Raises KeyError where there is none."""
+        return self._watermarks[resource_id]
+
+    def covered_by(self, mark: Watermark) -> list[Accepted]:
+        """The consents that a watermark ends, whether they stood or not."""
+        return [
+            a
+            for a in self._accepted.values()
+            if a.consent.resource_id == mark.resource_id and a.consent.issued_at <= mark.issued_by
+        ]
+
     @property
     def seq(self) -> int:
         """Every revocation up to this number is applied."""
@@ -176,13 +188,7 @@ class Ledger:
         held = self._watermarks.get(mark.resource_id)
         if held is not None and held.issued_by >= mark.issued_by:
             return []
-        stood = [
-            a
-            for a in self._accepted.values()
-            if a.consent.resource_id == mark.resource_id
-            and a.consent.issued_at <= mark.issued_by
-            and self.why_ended(a.consent) is None
-        ]
+        stood = [a for a in self.covered_by(mark) if self.why_ended(a.consent) is None]
         self._watermarks[mark.resource_id] = mark
         return stood
 

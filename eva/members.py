@@ -102,6 +102,16 @@ class Members:
             self.refuse(f"{name} is no integer from {least} to 2^53")
         return found
 
+    def integers(self, name: str, least: int, greatest: int, most: int) -> list[int]:
+        """A list of 1 to `most` integers from `least` to `greatest`."""
+        found = self._take(name)
+        if not isinstance(found, list) or not 0 < len(found) <= most:
+            self.refuse(f"{name} is no list of 1 to {most}")
+        for item in found:
+            if not isinstance(item, int) or isinstance(item, bool) or not least <= item <= greatest:
+                self.refuse(f"{name} has an item that is no integer from {least} to {greatest}")
+        return found
+
     def convert(self, name: str, to: Callable[[str], T]) -> T:
         """The text made into what `to` makes of it; `to` raises ValueError or KeyError for what it refuses."""
         try:
@@ -130,6 +140,18 @@ class Members:
         if not isinstance(found, dict) or len(found) > most:
             self.refuse(f"{name} is no object of at most {most} members")
         return found
+
+    def tables(self, name: str, most: int) -> list[Members]:
+        """A list of at most `most` JSON objects."""
+        found = self._take(name)
+        if not isinstance(found, list) or len(found) > most:
+            self.refuse(f"{name} is no list of at most {most}")
+        made: list[Members] = []
+        for item in found:
+            if not isinstance(item, dict):
+                self.refuse(f"{name} has an item that is no object")
+            made.append(Members(item))
+        return made
 
     def resource_id(self, name: str = "resource_id") -> ResourceId:
         try:

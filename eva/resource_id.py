@@ -79,6 +79,8 @@ class ResourceId:
         """
         if len(path) > 3 * MAX_LENGTH:
             raise BadResourceId(path, "too long")
+        if not path.isascii():
+            raise BadResourceId(path, "a character that is not ASCII")
         if re.search(r"%(?![0-9A-Fa-f]{2})", path):
             raise BadResourceId(path, "a percent sign without two hexadecimal digits")
         decoded = unquote_to_bytes(path)

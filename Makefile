@@ -1,0 +1,43 @@
+# Every target installs what is missing by itself (lab/setup.py) and is quick the second time.
+
+PYTHON := .venv/bin/python
+CHECKED := eva hypervisor broker provider cmdlets lab benchmarks tests
+TYPED := eva hypervisor broker provider cmdlets lab
+
+.PHONY: help demo test test-faults bench check setup setup-bench clean
+
+help:
+	@echo "make demo         the whole story on a real guest; at a terminal it ends in the guest's console"
+	@echo "make test         all tests but the long ones"
+	@echo "make test-faults  the long fault tests"
+	@echo "make bench        benchmarks against other relays"
+	@echo "make check        format, lint, types, import borders"
+	@echo "make clean        remove .venv and all that was built"
+
+setup:
+	@python3 lab/setup.py test
+
+setup-bench:
+	@python3 lab/setup.py bench test
+
+demo: setup
+	@$(PYTHON) -m lab.demo
+
+test: setup
+	$(PYTHON) -m pytest -q --durations=10 -m "not faults"
+
+test-faults: setup
+	$(PYTHON) -m pytest -q --durations=10 -m faults --timeout=3600
+
+bench: setup-bench
+	$(PYTHON) -m benchmarks
+
+check: setup
+	$(PYTHON) -m ruff format --check $(CHECKED)
+	$(PYTHON) -m ruff check $(CHECKED)
+	$(PYTHON) -m mypy --strict $(TYPED)
+	$(PYTHON) -m pytest -q tests/test_imports.py
+
+clean:
+	rm -rf .venv .lab .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,74 @@
+"""Who may open what, now: one check in front of every session. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.session import Operator
+from eva.consent import Access, Kind
+from eva.control import Refusal, Refused
+from eva.ledger import Accepted, Pin
+from eva.resource_id import ResourceId
+
+
+class Domain(Protocol):
+    """What admission asks of a domain: hypervisor.inventory.Vm is one."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def running(self) -> bool: ...
+    @property
+    def kinds(self) -> frozenset[Kind]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an operator asks for. `access` None: as much as the tenant consented to."""
+
+    resource_id: ResourceId
+    kind: Kind
+    access: Access | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    accepted: Accepted
+    access: Access
+
+
+def admit(wish: Wish, operator: Operator, standing: Iterable[Accepted], domains: Iterable[Domain]) -> Admitted:
+    """The consent under which this operator may open this console, the one that lasts longest. Raises Refused.
+
+    `standing`: the consents in force. `domains`: those that carry the resource ID now.
+    """
+    mine = [
+        one
+        for one in standing
+        if one.consent.resource_id == wish.resource_id and one.consent.admits(operator.account, operator.groups)
+    ]
+    if not mine:
+        raise Refused(Refusal.NO_CONSENT, "none in force for this operator")
+    fitting = [a for a in mine if wish.kind in a.consent.kinds and wish.access in (None, Access.VIEW, a.consent.access)]
+    if not fitting:
+        raise Refused(Refusal.NOT_CONSENTED, f"{wish.kind} {wish.access or ''}")
+    found = list(domains)
+    if len(found) > 1:
+        raise Refused(Refusal.VM_AMBIGUOUS, ", ".join(d.uuid for d in found))
+    pins = {Pin(d.host, d.uuid, d.generation): d for d in found}
+    pinned = [a for a in fitting if a.pin in pins]
+    if not pinned:
+        raise Refused(Refusal.NO_CONSENT, "the domain is not the one that was consented to")
+    chosen = max(pinned, key=lambda a: a.term.boot)
+    domain = pins[chosen.pin]
+    if not domain.running:
+        raise Refused(Refusal.VM_NOT_RUNNING)
+    if wish.kind not in domain.kinds:
+        raise Refused(Refusal.CONSOLE_FAILED, f"the domain has no {wish.kind} console")
+    return Admitted(chosen, wish.access or chosen.consent.access)

@@ -1,0 +1,358 @@
+"""One operator's control connection: JSON-RPC 2.0 in, answers and notices out (eva/control.py has the language).
+
+Requests are served one after the other. Nothing but sign-in is served before sign-in, and nothing but the safelist's own
+two requests before this workstation is on the safelist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from broker.accounts import Account, Accounts, CannotVerify
+from broker.admission import Wish
+from broker.attempts import Attempts, Seat
+from broker.audit_log import Entry
+from broker.clock import Clock
+from broker.consents import Consents
+from broker.journal import Journal, JournalFailed
+from broker.metrics import Metrics
+from broker.safelist import Address, Safelist, SafelistFull
+from broker.session import Operator, Session
+from broker.sessions import Inventory, Sessions
+from broker.state import Change
+from broker.tickets import Tickets, TicketsFull
+from broker.websocket import OperatorConnection
+from eva import audit
+from eva.consent import Access, Kind
+from eva.control import (
+    MAX_CHORD,
+    MAX_MESSAGE,
+    MAX_SECRET,
+    Answer,
+    Event,
+    Failure,
+    Method,
+    Notice,
+    Opened,
+    Refusal,
+    Refused,
+    Request,
+)
+from eva.instant import NS
+from eva.members import BadMember, Json, Members
+
+log = logging.getLogger(__name__)
+
+SIGN_IN_SECONDS = 5.0  # from the open websocket to a sign-in
+HASHES_AT_ONCE = 2  # argon2 takes a core and its memory each
+MAX_LISTED = 32  # consents in one answer
+
+
+@dataclass(slots=True)
+class Desk:
+    """What every control channel of a node shares."""
+
+    node: str
+    clock: Clock
+    journal: Journal
+    sessions: Sessions
+    consents: Consents
+    inventory: Inventory
+    accounts: Accounts
+    safelist: Safelist
+    attempts: Attempts
+    tickets: Tickets
+    metrics: Metrics
+    randomness: Callable[[int], bytes]
+    hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HASHES_AT_ONCE))
+    channels: set[ControlChannel] = field(default_factory=set)
+
+    async def keep_safelist(self, *entries: Entry) -> None:
+        """Writes the safelist and a record of its change. Raises Refused."""
+        try:
+            await self.journal.write(Change().workstations(self.safelist.to_rows()), *entries)
+        except JournalFailed as error:
+            raise Refused(Refusal.AUDIT_FAILED, str(error)) from error
+
+
+class ControlChannel:
+    """See the module."""
+
+    def __init__(self, desk: Desk, connection: OperatorConnection, address: Address, seat: Seat) -> None:
+        self._desk = desk
+        self._connection = connection
+        self._address = address
+        self._seat = seat
+        self.account: Account | None = None
+        self._serve: dict[Method, Callable[[Account, Members], Awaitable[Mapping[str, Json]]]] = {
+            Method.WORKSTATION_GRANT: self._grant_workstation,
+            Method.WORKSTATION_REVOKE: self._revoke_workstation,
+            Method.CONSENTS_LIST: self._list_consents,
+            Method.SESSION_OPEN: self._open,
+            Method.SESSION_RESUME: self._resume,
+            Method.SESSION_LEAVE: self._leave,
+            Method.SESSION_DELETE: self._delete,
+            Method.KEYBOARD_TAKE: self._take_keyboard,
+            Method.KEYBOARD_GIVE: self._give_keyboard,
+            Method.KEYS_SEND: self._send_keys,
+            Method.INPUT_RELEASE: self._release_input,
+        }
+
+    async def run(self) -> None:
+        """Serves until the connection is over."""
+        late = asyncio.get_running_loop().call_later(
+            SIGN_IN_SECONDS, self._connection.end, CloseCode.POLICY_VIOLATION, "sign in first"
+        )
+        self._desk.channels.add(self)
+        try:
+            async for text in self._connection:
+                if not isinstance(text, str) or len(text) > MAX_MESSAGE:
+                    self._connection.end(CloseCode.UNSUPPORTED_DATA, "text messages of at most 16384 characters")
+                    return
+                answer = await self._answer(text)
+                self._connection.send_notice(answer.encode())
+                if self.account is not None:
+                    late.cancel()
+                elif isinstance(answer, Failure):
+                    self._connection.end(CloseCode.POLICY_VIOLATION, "not signed in")
+        except ConnectionClosed:
+            return
+        finally:
+            late.cancel()
+            self._seat.leave()
+            self._desk.channels.discard(self)
+
+    def notify(self, event: Event, params: Mapping[str, Json]) -> None:
+        """Tells the operator; one who does not read is let go."""
+        if self._connection.congested:
+            self._connection.end(CloseCode.TRY_AGAIN_LATER, "notices were not read")
+            return
+        self._connection.send_notice(Notice(event, params).encode())
+
+    def sign_out(self, why: str) -> None:
+        """Ends the connection: the account is no longer what it was."""
+        self._connection.end(CloseCode.POLICY_VIOLATION, why)
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def _answer(self, text: str) -> Answer | Failure:
+        number: int | None = None
+        try:
+            request = Request.decode(text)
+            number = request.id
+            params = Members(request.params)
+            if request.method is Method.SIGN_IN:
+                return Answer(number, await self._sign_in(params))
+            account = self.account
+            if account is None:
+                raise Refused(Refusal.NOT_SIGNED_IN)
+            if request.method not in (Method.WORKSTATION_GRANT, Method.WORKSTATION_REVOKE):
+                self._check_safelist(account)
+            serve = self._serve.get(request.method)
+            if serve is None:
+                raise BadMember(f"{request.method} is not served here")
+            return Answer(number, await serve(account, params))
+        except BadMember as error:
+            return self._refuse(number, Refused(Refusal.BAD_REQUEST, error.why))
+        except Refused as error:
+            return self._refuse(number, error)
+
+    def _refuse(self, number: int | None, error: Refused) -> Failure:
+        self._desk.metrics.refused.labels(error.refusal).inc()
+        account = self.account.name if self.account is not None else "-"
+        log.info("refused %s at %s: %s", account, self._address, error)
+        return Failure(number, error.refusal)
+
+    def _check_safelist(self, account: Account) -> None:
+        if not self._desk.safelist.admits(self._address, account.name, self._desk.clock.now()):
+            raise Refused(Refusal.NOT_SAFELISTED)
+
+    async def _sign_in(self, params: Members) -> Mapping[str, Json]:
+        desk = self._desk
+        if self.account is not None:
+            raise Refused(Refusal.BAD_REQUEST, "signed in already")
+        if params.has("password"):
+            account = await self._by_password(params.text("account", 64), params.text("password", MAX_SECRET))
+        else:
+            account = self._by_certificate()
+        params.nothing_else()
+        if account is None:
+            raise Refused(Refusal.WRONG_CREDENTIALS)
+        self.account = account
+        self._seat.leave()
+        granted = desk.safelist.admits(self._address, account.name, desk.clock.now())
+        log.info("%s signed in from %s", account.name, self._address)
+        return {
+            "account": account.name,
+            "groups": sorted(account.groups),
+            "node": desk.node,
+            "address": str(self._address),
+            "granted": granted,
+        }
+
+    async def _by_password(self, name: str, password: str) -> Account | None:
+        desk = self._desk
+        attempt = desk.attempts.admit(self._address, name, desk.clock.now())
+        if attempt is None:
+            raise Refused(Refusal.RATE_LIMITED, f"account {name}")
+        async with desk.hashing:
+            try:
+                account = await asyncio.to_thread(desk.accounts.verify, name, password)
+            except CannotVerify as error:
+                raise Refused(Refusal.WRONG_CREDENTIALS, error.why) from error
+        if account is not None:
+            desk.attempts.succeeded(attempt, desk.clock.now())
+        return account
+
+    def _by_certificate(self) -> Account | None:
+        tls = self._connection.transport.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        if not der:
+            return None
+        subject = (tls.getpeercert() or {}).get("subject", ())
+        names = [value for part in subject for key, value in part if key == "commonName"]
+        name = names[0] if len(names) == 1 else None
+        return self._desk.accounts.by_certificate(name, hashlib.sha256(der).hexdigest())
+
+    # -- the safelist --------------------------------------------------------------------------------------------
+
+    async def _grant_workstation(self, account: Account, params: Members) -> Mapping[str, Json]:
+        params.nothing_else()
+        desk, now = self._desk, self._desk.clock.now()
+        try:
+            until = desk.safelist.grant(self._address, account.name, now)
+        except SafelistFull as error:
+            raise Refused(Refusal.TOO_MANY, str(error)) from error
+        await desk.keep_safelist(self._workstation_entry(account, "granted"))
+        return {"address": str(self._address), "until": until.wall // NS}
+
+    async def _revoke_workstation(self, account: Account, params: Members) -> Mapping[str, Json]:
+        params.nothing_else()
+        desk = self._desk
+        desk.safelist.revoke(self._address, account.name)
+        cut = desk.sessions.end_workstation(account.name, str(self._address))
+        await desk.keep_safelist(self._workstation_entry(account, "revoked"))
+        return {"address": str(self._address), "cut": cut}
+
+    def _workstation_entry(self, account: Account, what: str) -> Entry:
+        facts: dict[str, Json] = {"what": what, "account": account.name, "address": str(self._address)}
+        return Entry("", audit.Event.WORKSTATION, facts, self._desk.clock.now().wall // 1_000_000)
+
+    # -- consents ------------------------------------------------------------------------------------------------
+
+    async def _list_consents(self, account: Account, params: Members) -> Mapping[str, Json]:
+        params.nothing_else()
+        desk = self._desk
+        mine = [a for a in desk.consents.ledger.standing(desk.clock.now()) if a.consent.admits(account.name, account.groups)]
+        listed: list[Json] = []
+        for one in sorted(mine, key=lambda a: a.term.wall)[:MAX_LISTED]:
+            consent = one.consent
+            listed.append(
+                {
+                    "consent": consent.jti,
+                    "resource_id": str(consent.resource_id),
+                    "giver": consent.giver,
+                    "kinds": sorted(map(str, consent.kinds)),
+                    "access": str(consent.access),
+                    "expires_at": consent.expires_at,
+                    "reason": consent.reason,
+                    "running": any(d.uuid == one.pin.uuid and d.running for d in desk.inventory.find(consent.resource_id)),
+                    "sessions": desk.sessions.under(consent.jti),
+                }
+            )
+        return {"consents": listed, "more": max(0, len(mine) - MAX_LISTED)}
+
+    async def _delete(self, account: Account, params: Members) -> Mapping[str, Json]:
+        desk = self._desk
+        resource_id = params.resource_id()
+        params.nothing_else()
+        now = desk.clock.now()
+        mine = [
+            a
+            for a in desk.consents.ledger.standing(now)
+            if a.consent.resource_id == resource_id and a.consent.admits(account.name, account.groups)
+        ]
+        if not mine:
+            raise Refused(Refusal.NO_CONSENT)
+        cut, seconds = desk.consents.delete(mine, account.name)
+        try:
+            await desk.journal.write()  # keeps its place behind the tombstones: when it returns they are on disk
+        except JournalFailed as error:
+            raise Refused(Refusal.AUDIT_FAILED, str(error)) from error
+        return {"consents": len(mine), "sessions": cut, "cut_us": round(seconds * 1e6), "at_ms": now.wall // 1_000_000}
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    def _operator(self, account: Account) -> Operator:
+        return Operator(account.name, account.groups, str(self._address))
+
+    async def _open(self, account: Account, params: Members) -> Mapping[str, Json]:
+        access = params.convert("access", Access) if params.has("access") else None
+        wish = Wish(params.resource_id(), params.convert("kind", Kind), access)
+        params.nothing_else()
+        return self._opened(account, await self._desk.sessions.open(wish, self._operator(account), self))
+
+    async def _resume(self, account: Account, params: Members) -> Mapping[str, Json]:
+        name, received = params.text("session", 64), params.integer("received")
+        params.nothing_else()
+        return self._opened(account, self._desk.sessions.resume(name, self._operator(account), received, self))
+
+    def _opened(self, account: Account, session: Session) -> Mapping[str, Json]:
+        desk, now, consent = self._desk, self._desk.clock.now(), session.accepted.consent
+        try:
+            ticket = desk.tickets.issue(desk.randomness(32), session.id, account.name, self._address, now)
+        except TicketsFull as error:
+            raise Refused(Refusal.TOO_MANY, str(error)) from error
+        return Opened(
+            session=session.id,
+            ticket=ticket,
+            kind=session.kind,
+            access=session.access,
+            keyboard=desk.sessions.owns_keyboard(session),
+            consent=consent.jti,
+            resource_id=str(consent.resource_id),
+            node=desk.node,
+            giver=consent.giver,
+            reason=consent.reason,
+            expires_at=consent.expires_at,
+            remaining_s=int(session.accepted.term.remaining(now)),
+        ).to_members()
+
+    async def _leave(self, account: Account, params: Members) -> Mapping[str, Json]:
+        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        params.nothing_else()
+        self._desk.sessions.leave(live)
+        return {}
+
+    async def _take_keyboard(self, account: Account, params: Members) -> Mapping[str, Json]:
+        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        params.nothing_else()
+        self._desk.sessions.move_keyboard(live, live.id)
+        return {"keyboard": True}
+
+    async def _give_keyboard(self, account: Account, params: Members) -> Mapping[str, Json]:
+        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        to = params.text("to", 64)
+        params.nothing_else()
+        self._desk.sessions.move_keyboard(live, to)
+        return {"keyboard": to == live.id}
+
+    async def _send_keys(self, account: Account, params: Members) -> Mapping[str, Json]:
+        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        chord = params.integers("chord", least=1, greatest=255, most=MAX_CHORD)
+        params.nothing_else()
+        await self._desk.sessions.send_chord(live, tuple(chord))
+        return {}
+
+    async def _release_input(self, account: Account, params: Members) -> Mapping[str, Json]:
+        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        params.nothing_else()
+        self._desk.sessions.release_input(live)
+        return {}

@@ -1,0 +1,200 @@
+"""One viewer's graphics console: QEMU's own socket on one side, the operator's websocket on the other, the RFB filter between.
+
+The guest's bytes go straight from socket to websocket, at most CHUNK a turn, and only their headers are looked at.
+Operator messages that may change the guest go through the gate one by one, and wait while QEMU has not taken those before.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import fcntl
+import termios
+from collections import deque
+
+from broker.allowance import QueueAllowance
+from broker.gate import Gate
+from broker.keyboard import Keyboard
+from broker.metrics import Metrics
+from broker.rfb import ClientMessage, RfbError, RfbFilter
+from broker.serial_console import Owner
+from broker.session import Session
+from broker.websocket import Departure, OperatorConnection
+from eva.consent import Access, Kind
+from eva.ending import Ending
+from hypervisor.dialer import Line
+
+CHUNK = 64 * 1024  # bytes read of the guest at a time: nobody holds the loop for longer
+MAX_WAITING = 64  # operator messages that wait before the operator is no longer read
+LOOK_AGAIN = 0.002  # seconds until the kernel is asked again whether QEMU has taken what was written
+
+
+class GraphicsViewer:
+    """One session's screen. A `Feed` for its websocket."""
+
+    def __init__(self, session: Session, gate: Gate, line: Line, keyboard: Keyboard, metrics: Metrics, owner: Owner) -> None:
+        self.session = session
+        self.gate = gate
+        self.connection: OperatorConnection | None = None
+        self.shown = 0
+        self._line = line
+        self._keyboard = keyboard
+        self._metrics = metrics
+        self._to_operator = metrics.to_operator.labels(Kind.GRAPHICS)
+        self._to_guest = metrics.to_guest.labels(Kind.GRAPHICS)
+        self._owner = owner
+        self._filter = RfbFilter(session.accepted.consent.resource_id.vm)
+        self._allowance = QueueAllowance()
+        self._waiting: deque[ClientMessage] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._reading = False
+        self._operator_paused = False
+
+    @property
+    def stale(self) -> int:
+        """Operator bytes that QEMU may not have taken."""
+        return self._allowance.stale if self._keyboard.owner == self.session.id else 0
+
+    def attach(self, connection: OperatorConnection) -> None:
+        """Shows the screen on this connection: the only one in a graphics session's life."""
+        self.connection = connection
+        self.gate.paused = False
+        connection.attach(self)
+        self._read(True)
+
+    def detach(self) -> None:
+        self.connection = None
+        self.gate.paused = True
+        self._read(False)
+
+    def close(self, ending: Ending) -> None:
+        """Cuts the line. The gate is shut already. Idempotent."""
+        connection, self.connection = self.connection, None
+        self.cut()
+        if connection is not None:
+            connection.end(ending.code, ending.text)
+
+    def cut(self) -> None:
+        """No byte moves either way after this."""
+        if self._closed:
+            return
+        self._read(False)
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiting.clear()
+        self._line.cut()
+
+    def release_keys(self) -> None:
+        """Lets go, once and without waiting, of the keys and buttons that this operator holds down in the guest."""
+        if not self._closed:
+            self.gate.release(self._line.sock, self._filter.release_keys())
+
+    def keyboard_moved(self) -> None:
+        """Another types now: what is held down here is let go, through the gate, and what waits is dropped."""
+        if self._keyboard.owner == self.session.id or self._closed:
+            return
+        self._waiting = deque(message for message in self._waiting if not message.is_input)
+        keys_up = self._filter.release_keys()
+        if keys_up:
+            self._waiting.append(ClientMessage(keys_up, is_input=False))
+        self.wake()
+
+    # -- Feed ----------------------------------------------------------------------------------------------------
+
+    def operator_bytes(self, data: bytes) -> None:
+        may_type = self.session.access is Access.KEYBOARD and self._keyboard.owner == self.session.id
+        try:
+            step = self._filter.from_operator(data, may_type)
+        except RfbError:
+            self._owner.end(self.session, Ending.PROTOCOL_ERROR)
+            return
+        for sort, count in step.dropped.items():
+            self._metrics.filtered.labels("rfb-client", sort).inc(count)
+        self._waiting.extend(step.messages)
+        self.wake()
+        if len(self._waiting) > MAX_WAITING and self.connection is not None and not self._operator_paused:
+            self._operator_paused = True
+            self.connection.pause_operator()
+
+    def congested(self) -> None:
+        self._read(False)
+
+    def writable(self) -> None:
+        self._read(True)
+
+    def operator_gone(self, departure: Departure) -> None:
+        self._owner.departed(self.session, departure)
+
+    # -- towards the guest ---------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Writes the messages that wait, as far as gate and allowance allow."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting and not self._closed:
+            message = self._waiting[0].data
+            if len(message) > self._allowance.room(self._queued()):
+                break
+            try:
+                count = self.gate.send(self._line.sock, message)
+            except OSError:
+                return  # the reader finds the end
+            if count == 0:
+                break
+            self._allowance.wrote(count)
+            self._to_guest.inc(count)
+            if count < len(message):  # cannot be: 256 bytes always fit an empty buffer, and half a message may not stay
+                self._owner.end(self.session, Ending.PROTOCOL_ERROR)
+                return
+            self._waiting.popleft()
+        if self._waiting and not self._closed:
+            self._timer = self._loop.call_later(LOOK_AGAIN, self.wake)
+        if self._operator_paused and len(self._waiting) <= MAX_WAITING and self.connection is not None:
+            self._operator_paused = False
+            self.connection.resume_operator()
+
+    def _queued(self) -> int:
+        """What QEMU has not read yet, as the kernel counts it: 0 is exact (unix(7), SIOCOUTQ)."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self._line.sock.fileno(), termios.TIOCOUTQ, count)
+        return count[0]
+
+    # -- from the guest ------------------------------------------------------------------------------------------
+
+    def _read(self, wanted: bool) -> None:
+        if self._closed or wanted == self._reading:
+            return
+        self._reading = wanted
+        if wanted:
+            self._loop.add_reader(self._line.sock.fileno(), self._readable)
+        else:
+            self._loop.remove_reader(self._line.sock.fileno())
+
+    def _readable(self) -> None:
+        try:
+            data = self._line.sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.gate.paused = True
+            self.cut()
+            self._owner.line_lost([self.session])
+            return
+        try:
+            step = self._filter.from_guest(data)
+        except RfbError:
+            self._owner.end(self.session, Ending.PROTOCOL_ERROR)
+            return
+        for sort, count in step.dropped.items():
+            self._metrics.filtered.labels("rfb-server", sort).inc(count)
+        if step.pieces and self.connection is not None:
+            self.connection.send_binary(*step.pieces)
+            count = sum(map(len, step.pieces))
+            self.shown += count
+            self._to_operator.inc(count)

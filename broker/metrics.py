@@ -1,0 +1,54 @@
+"""What Prometheus is told of a node. No label names a VM or a person (docs/operations.md lists the alerts on these)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from eva.consent import Kind
+from eva.ending import Ending
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """One node's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.sessions = Gauge("eva_sessions", "Sessions admitted and not ended", ["kind"], registry=registry)
+        self.endings = Counter("eva_sessions_ended", "Sessions ended, by reason", ["kind", "reason"], registry=registry)
+        self.refused = Counter("eva_requests_refused", "Requests of operators refused, by reason", ["reason"], registry=registry)
+        self.to_operator = Counter("eva_bytes_to_operator", "Console bytes sent to operators", ["kind"], registry=registry)
+        self.to_guest = Counter("eva_bytes_to_guest", "Operator bytes written to consoles", ["kind"], registry=registry)
+        self.opening = Histogram(
+            "eva_console_open_seconds", "From request to open console", ["kind"], registry=registry, buckets=_FAST
+        )
+        self.cut = Histogram(
+            "eva_cut_seconds",
+            "From a revocation's arrival to every gate shut and descriptor closed",
+            registry=registry,
+            buckets=_FAST,
+        )
+        self.lease_age = Gauge(
+            "eva_lease_age_seconds", "Age of the newest lease that counts; -1 before the first", registry=registry
+        )
+        self.lease_asked = Counter("eva_lease_requests", "Leases asked for, by path", ["path"], registry=registry)
+        self.held = Gauge("eva_input_held_bytes", "Operator bytes that wait at the gate", registry=registry)
+        self.filtered = Counter(
+            "eva_filtered", "What a filter took out, by filter and sort", ["filter", "sort"], registry=registry
+        )
+        self.tokens = Counter("eva_tokens_refused", "Tokens refused, by type and fault", ["typ", "fault"], registry=registry)
+        self.consents = Gauge("eva_consents_standing", "Consents in force", registry=registry)
+        self.consents_refused = Counter("eva_consents_refused", "Well signed consents refused", ["why"], registry=registry)
+        self.hosts_up = Gauge("eva_hosts_up", "Hypervisor hosts whose inventory is known", registry=registry)
+        self.tcp_displays = Gauge("eva_domains_with_tcp_display", "Domains whose display listens on TCP", registry=registry)
+        self.loop_lag = Gauge("eva_loop_lag_seconds", "How late the daemon's own clock tick was last", registry=registry)
+        self.disk_wait = Gauge("eva_disk_wait_seconds", "Age of the oldest write that waits for the disk", registry=registry)
+        for kind in Kind:
+            self.sessions.labels(kind)
+            for ending in Ending:
+                self.endings.labels(kind, ending.word)
+
+    def text(self) -> bytes:
+        """The exposition in Prometheus' text format 0.0.4."""
+        return generate_latest(self.registry)

@@ -1,0 +1,71 @@
+"""The RFB filter: stands between one operator's VNC client and QEMU's VNC server, trusting neither. Pure: bytes in, bytes out.
+
+Invariants 4, 6 and 9 of the design; RFC 6143. What it decides and why: docs/decisions/, "RFB filter".
+"""
+
+from broker.rfb_client import ClientMessage, ClientSide, ClientStep
+from broker.rfb_protocol import Agreement, Dropped, RfbError, Side, Stage, TurnError
+from broker.rfb_server import ServerSide, ServerStep
+
+__all__ = ["ClientMessage", "ClientStep", "Dropped", "RfbError", "RfbFilter", "ServerStep"]
+
+MAX_TITLE = 200
+
+
+class RfbFilter:
+    """One viewer: both directions of one connection to QEMU. After an RfbError every call raises RfbError."""
+
+    def __init__(self, title: str) -> None:
+        """`title` is shown by the client in place of the guest's name: printable ASCII, at most 200; else ValueError."""
+        if not (title.isascii() and title.isprintable() and len(title) <= MAX_TITLE):
+            raise ValueError(title)
+        self._agreement = Agreement()
+        self._client = ClientSide(self._agreement)
+        self._server = ServerSide(self._agreement, title)
+
+    @property
+    def running(self) -> bool:
+        """Whether the handshake is done."""
+        return self._agreement.stage is Stage.RUNNING
+
+    @property
+    def screen(self) -> tuple[int, int]:
+        """Width and height in pixels as the guest last told; (0, 0) before the handshake is done."""
+        return self._agreement.width, self._agreement.height
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the guest's last byte was the last of its message."""
+        return self._server.at_rest
+
+    def from_operator(self, data: bytes | memoryview, keyboard: bool) -> ClientStep:
+        """Take the client's bytes; give whole messages for QEMU, each of at most 256 bytes. Raise RfbError.
+
+        Without `keyboard`, key and pointer messages that end in `data` are dropped and counted.
+        """
+        self._whole(Side.OPERATOR, len(data))
+        try:
+            return self._client.feed(data, keyboard)
+        except RfbError:
+            self._agreement.stage = Stage.BROKEN
+            raise
+
+    def from_guest(self, data: bytes | memoryview) -> ServerStep:
+        """Take QEMU's bytes; give the pieces for the client, slices of `data` wherever possible. Raise RfbError."""
+        self._whole(Side.GUEST, len(data))
+        try:
+            return self._server.feed(data)
+        except RfbError:
+            self._agreement.stage = Stage.BROKEN
+            raise
+
+    def release_keys(self) -> bytes:
+        """The messages that release, once, each key and button that is down, in the form in which it was pressed.
+
+        Also after an RfbError. At most 774 bytes.
+        """
+        return self._client.release_keys()
+
+    def _whole(self, side: Side, waiting: int) -> None:
+        if self._agreement.stage is Stage.BROKEN:
+            raise TurnError(side, "broken", waiting)

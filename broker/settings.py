@@ -1,0 +1,215 @@
+"""The node's settings: config/broker.yaml is the shipped example; each default stands here and nowhere else.
+
+Errors: BadSettings (eva.strict_yaml) with file, line and what to do; OSError where the file cannot be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from broker.lease import Limits
+from eva.consent import is_node_name
+from eva.strict_yaml import BadSettings, Section, load
+from hypervisor.dialer import BadHost, Host
+
+DEFAULT_PATH = Path("/etc/eva/broker.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorListener:
+    """Where operators connect. `names`: the host names by which they may; `origins`: the pages that may, by exact Origin."""
+
+    address: str
+    port: int
+    certificate: Path
+    key: Path
+    client_ca: Path | None
+    names: frozenset[str]
+    origins: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsListener:
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    ca: Path
+    certificate: Path | None
+    key: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mqtt:
+    host: str
+    port: int
+    username: str | None
+    password_file: Path | None
+    tls: ClientTls | None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """The provider's HTTPS, for when MQTT does not answer. `url` without path; `ca` None: the system's authorities."""
+
+    url: str
+    ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    node: str
+    state: Path
+    audit: Path
+    key: Path
+    root_key: Path
+    users: Path
+    operators: OperatorListener
+    metrics: MetricsListener
+    mqtt: Mqtt
+    provider: Provider
+    hosts: tuple[Host, ...]
+    lease: Limits
+    lease_every: int
+    most_sessions: int
+
+
+def read(path: Path) -> Settings:
+    """Raises BadSettings, OSError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadSettings(str(path), 1, "", f"byte {error.start} is not UTF-8") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str) -> Settings:
+    """The settings that the text is; `file` is named in errors. Raises BadSettings."""
+    top = load(text, file)
+    state = _path(top, "state_directory", "/var/lib/eva-broker")
+    node = top.text("node", longest=63)
+    if not is_node_name(node):
+        raise top.fault("node", "needs 1 to 63 letters, digits and hyphens, like AzS-ERCS01")
+    limits = top.section("limits")
+    lease = Limits(limits.integer("lease_open_seconds", 5, 60, 6), limits.integer("lease_cut_seconds", 5, 60, 15))
+    if lease.cut_s <= lease.open_s:
+        raise limits.fault("lease_cut_seconds", "needs to be above lease_open_seconds")
+    settings = Settings(
+        node=node,
+        state=state / "state.db",
+        audit=state / "audit.jsonl",
+        key=state / "node.pem",
+        root_key=_path(top, "root_key", "/etc/eva/root.pub"),
+        users=_path(top, "users", "/etc/eva/users.yaml"),
+        operators=_operators(top.section("operators")),
+        metrics=_metrics(top.section("metrics")),
+        mqtt=_mqtt(top.section("mqtt")),
+        provider=_provider(top.section("provider")),
+        hosts=_hosts(top),
+        lease=lease,
+        lease_every=limits.integer("lease_every_seconds", 1, 5, 2),
+        most_sessions=limits.integer("sessions", 1, 10_000, 1000),
+    )
+    limits.nothing_else()
+    top.nothing_else()
+    return settings
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise ValueError("it needs a path from the root: begin it with /")
+    return path
+
+
+def _path(section: Section, key: str, default: str | None = None) -> Path:
+    return section.convert(key, _absolute, default)
+
+
+def _address(text: str) -> str:
+    return str(ip_address(text))
+
+
+def _host_name(text: str) -> str:
+    if not text or not text.isascii() or any(c in text for c in "/@ \t") or text != text.lower():
+        raise ValueError("write a host name or address in lower case, without a port")
+    return text
+
+
+def _origin(text: str) -> str:
+    if not text.startswith("https://") or text.count("/") != 2 or text != text.lower():
+        raise ValueError("write an origin as browsers send it, like https://ercs01.example:8443")
+    return text
+
+
+def _operators(section: Section) -> OperatorListener:
+    listener = OperatorListener(
+        address=section.convert("address", _address, "0.0.0.0"),  # noqa: S104 - operators come from their own network
+        port=section.integer("port", 1, 65535, 8443),
+        certificate=_path(section, "certificate"),
+        key=_path(section, "key"),
+        client_ca=_path(section, "client_ca") if section.has("client_ca") else None,
+        names=frozenset(section.each("names", _host_name, most=32, least=1)),
+        origins=frozenset(section.each("origins", _origin, most=32) if section.has("origins") else ()),
+    )
+    section.nothing_else()
+    return listener
+
+
+def _metrics(section: Section) -> MetricsListener:
+    listener = MetricsListener(section.convert("address", _address, "127.0.0.1"), section.integer("port", 1, 65535, 9464))
+    section.nothing_else()
+    return listener
+
+
+def _client_tls(section: Section) -> ClientTls:
+    tls = ClientTls(
+        ca=_path(section, "ca"),
+        certificate=_path(section, "certificate") if section.has("certificate") else None,
+        key=_path(section, "key") if section.has("key") else None,
+    )
+    if (tls.certificate is None) != (tls.key is None):
+        raise section.fault("certificate", "needs its key beside it, and the key its certificate")
+    section.nothing_else()
+    return tls
+
+
+def _mqtt(section: Section) -> Mqtt:
+    mqtt = Mqtt(
+        host=section.text("host", longest=255),
+        port=section.integer("port", 1, 65535, 8883),
+        username=section.text("username", longest=128) if section.has("username") else None,
+        password_file=_path(section, "password_file") if section.has("password_file") else None,
+        tls=_client_tls(section.section("tls")) if section.has("tls") else None,
+    )
+    if mqtt.tls is None and mqtt.host not in ("127.0.0.1", "::1", "localhost"):
+        raise section.fault("tls", "is needed for an MQTT broker on another host")
+    section.nothing_else()
+    return mqtt
+
+
+def _provider(section: Section) -> Provider:
+    url = section.text("url", longest=255)
+    if not url.startswith("https://") or url.rstrip("/").count("/") != 2:
+        raise section.fault("url", "needs the form https://HOST:PORT")
+    provider = Provider(url.rstrip("/"), _path(section, "ca") if section.has("ca") else None)
+    section.nothing_else()
+    return provider
+
+
+def _hosts(top: Section) -> tuple[Host, ...]:
+    hosts: list[Host] = []
+    for section in top.sections("hosts", most=64, least=1):
+        try:
+            host = Host.parse(section.text("name", longest=64), section.text("uri", longest=255))
+        except BadHost as error:
+            raise section.fault("uri", error.why) from None
+        if any(host.name == other.name for other in hosts):
+            raise section.fault("name", "is there twice")
+        section.nothing_else()
+        hosts.append(host)
+    return tuple(hosts)

@@ -1,0 +1,185 @@
+"""Install what the project needs and is not there yet: Debian packages, a guest kernel, the Python packages in .venv.
+
+    python3 lab/setup.py [EXTRA ...]        extras of setup.cfg; without any: test
+
+Standard library only: it runs before .venv is there. Quick when all is there: no network, no apt, a few dpkg queries.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".lab"
+VENV = ROOT / ".venv"
+LOG = CACHE / "setup.log"
+KERNEL = CACHE / "kernel" / "boot"
+KERNEL_PACKAGE = "linux-image-cloud-amd64"
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+# Wait for another apt instead of failing; download as root, since Debian's _apt cannot write into our directory.
+APT = ("-q", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Sandbox::User=root")
+
+PACKAGES = {
+    "a private hypervisor host": ("libvirt-daemon", "libvirt-daemon-driver-qemu", "qemu-system-x86"),
+    "the guest": ("busybox-static",),
+    "the MQTT broker": ("mosquitto",),
+    "the virtual environment": ("python3-venv", "ca-certificates"),
+    "building libvirt-python": ("libvirt-dev", "pkg-config", "gcc", "libc6-dev", "python3-dev"),
+}
+
+
+class SetupFailed(Exception):
+    """A step could not be done; the text is for the one who typed make."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do the steps that are not done; give the exit status."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "setup.lock").open("w") as lock:
+        # Two make targets at once: the second finds all done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if sys.version_info < (3, 11):  # noqa: UP036 - an older python3 may be the one on PATH
+                raise SetupFailed(f"Python 3.11 or later is needed; {sys.executable} is {sys.version.split()[0]}")
+            install_debian_packages()
+            unpack_kernel()
+            install_python_packages(tuple(sorted(arguments)) or ("test",))
+        except SetupFailed as failure:
+            print(f"setup: {failure}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def install_debian_packages() -> None:
+    """Install missing Debian packages and leave no service of theirs running or enabled."""
+    wanted = [package for group in PACKAGES.values() for package in group]
+    missing = [package for package in wanted if not _installed(package)]
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise SetupFailed(f"this is no Debian; install by hand what Debian calls {' '.join(missing)}")
+    if os.geteuid() != 0:
+        raise SetupFailed(f"as root: apt-get install --no-install-recommends {' '.join(missing)}")
+    with _step(f"installing {len(missing)} Debian packages ({' '.join(missing)}), one to three minutes"):
+        _apt_update()
+        with _no_services_started():
+            _run(["apt-get", *APT, "install", "-y", "--no-install-recommends", *missing])
+        if "mosquitto" in missing and shutil.which("systemctl"):
+            # Only what we installed: the lab starts a mosquitto of its own and nobody asked for one at boot.
+            _run(["systemctl", "disable", "mosquitto.service"])
+
+
+def unpack_kernel() -> None:
+    """Unpack Debian's cloud kernel for the guest; it is not installed, so that this machine's boot stays as it is."""
+    if any(KERNEL.glob("vmlinuz-*")) or any(Path("/boot").glob("vmlinuz-*-cloud-amd64")):
+        return
+    with _step("fetching the guest's kernel"):
+        package = _kernel_package()
+        if package is None:
+            _apt_update()
+            package = _kernel_package()
+        if package is None:
+            raise SetupFailed(f"apt knows no {KERNEL_PACKAGE}")
+        deb = CACHE / "kernel.deb"
+        fetched = CACHE / "fetch"
+        fetched.mkdir(exist_ok=True)
+        _run(["apt-get", *APT, "download", package], fetched)
+        next(fetched.glob(f"{package}_*.deb")).rename(deb)
+        _run(["dpkg-deb", "--extract", str(deb), str(fetched)])
+        KERNEL.mkdir(parents=True, exist_ok=True)
+        for image in (fetched / "boot").glob("vmlinuz-*"):
+            image.rename(KERNEL / image.name)
+        shutil.rmtree(fetched)
+        deb.unlink()
+
+
+def install_python_packages(extras: Sequence[str]) -> None:
+    """Make .venv and install the project into it, editable, with these extras."""
+    stamp = VENV / f"setup-{'-'.join(extras)}.stamp"
+    declared = (ROOT / "setup.cfg").read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    digest = hashlib.sha256(declared).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        with _step("making .venv"):
+            _run([sys.executable, "-m", "venv", str(VENV)])
+    with _step(f"installing Python packages into .venv ({', '.join(extras)}), about a minute the first time"):
+        options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
+        _run([str(python), "-m", "pip", "install", *options, "-e", f"{ROOT}[{','.join(extras)}]"])
+    stamp.write_text(digest)
+
+
+def _installed(package: str) -> bool:
+    query = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return False
+    return answer.stdout == "installed"
+
+
+def _apt_update() -> None:
+    _run(["apt-get", *APT, "update"])
+
+
+def _kernel_package() -> str | None:
+    """Give the package that the meta package points to at present."""
+    query = ["apt-cache", "depends", "--important", KERNEL_PACKAGE]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    names = (line.removeprefix("  Depends: ") for line in answer.splitlines())
+    return next((name for name in names if name.startswith("linux-image-") and name != KERNEL_PACKAGE), None)
+
+
+@contextlib.contextmanager
+def _no_services_started() -> Iterator[None]:
+    """Let Debian's maintainer scripts start nothing (Debian policy 9.3.3, policy-rc.d), unless there is a policy already."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
+
+
+@contextlib.contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Say what is being done and how long it took: with a terminal or without, nobody waits in silence."""
+    print(f"setup: {what} ...", flush=True)
+    begun = time.monotonic()
+    yield
+    print(f"setup: done in {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def _run(command: Sequence[str], directory: Path = ROOT) -> None:
+    """Run a command with its output in the log; a line each 15 s says that it goes on. Raises SetupFailed."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    begun = time.monotonic()
+    with LOG.open("wb") as log:
+        child = subprocess.Popen(
+            command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+        while True:
+            try:
+                code = child.wait(15)
+                break
+            except subprocess.TimeoutExpired:
+                print(f"setup:   {Path(command[0]).name} still at it, {time.monotonic() - begun:.0f} s", flush=True)
+    if code:
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-20:])
+        raise SetupFailed(f"{' '.join(command)} ended with status {code}:\n{tail}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""The rules by which the provider decides, without store, network or clock. Errors:
+
+Refused         a wish or message that is not granted: which `Refusal`, and a `detail` for the log and the caller
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from eva.consent import MAX_AHEAD, MAX_SECONDS
+from eva.wire import Event, LeaseRequest, Receipt
+
+ALIVE_MS = 6_000  # a node asks every 2 s: after three asks missed it gets no new consent
+CUT_MS = 1_000  # what a node may take to cut once its lease is too old (design section 6, invariant 1)
+
+
+class Refusal(StrEnum):
+    """Why; a metric label."""
+
+    UNKNOWN_NODE = "unknown-node"
+    WRONG_NODE = "wrong-node"  # signed by one node, spoken in the name of another
+    AHEAD = "ahead"  # the node has applied revocations that this store never made
+    NO_NODE = "no-node"
+    TOO_SOON = "too-soon"
+    TOO_LONG = "too-long"
+    NO_CONSENT = "no-consent"
+    NODE_REFUSED = "node-refused"
+    NODE_SILENT = "node-silent"
+    ENROLLED = "enrolled"  # the name or the key is enrolled already
+    BAD_NAME = "bad-name"
+
+
+class Refused(Exception):
+    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+        self.refusal = refusal
+        self.detail = detail
+        super().__init__(f"{refusal}: {detail}" if detail else str(refusal))
+
+
+def issue_time(now: int, watermark: int | None) -> int:
+    """The `iat` of a new consent for a VM whose last watermark is this: past it, so that the watermark never covers it.
+
+    Unix seconds. Raises Refused where a node would take it for a token from the future.
+    """
+    issued_at = now if watermark is None else max(now, watermark + 1)
+    if issued_at > now + MAX_AHEAD:
+        raise Refused(Refusal.TOO_SOON, f"a watermark for this VM stands {issued_at - now} s ahead of this clock")
+    return issued_at
+
+
+def expiry(now: int, issued_at: int, seconds: int) -> int:
+    """The `exp` of a consent for `seconds` from now, which no shift of its `iat` lengthens. Raises Refused."""
+    if not 0 < seconds <= MAX_SECONDS:
+        raise Refused(Refusal.TOO_LONG, f"a consent lasts 1 to {MAX_SECONDS} seconds")
+    if now + seconds <= issued_at:
+        raise Refused(Refusal.TOO_SOON, "it would end before it begins: the last one was revoked this very second")
+    return now + seconds
+
+
+def watermark_time(now: int, issued: Iterable[int]) -> int:
+    """The `issued_by` that covers every consent issued until now, also those whose `iat` runs ahead of the clock."""
+    return max([now, *issued])
+
+
+def at_latest(revoked_ms: int, cut_seconds: int) -> int:
+    """When a node that never hears of a revocation has cut (Unix milliseconds).
+
+    No lease leaves after `revoked_ms` without the revocation, so the last that can stand was asked for before it.
+    """
+    return revoked_ms + cut_seconds * 1000 + CUT_MS
+
+
+def taken(highest: int, receipts: Iterable[Receipt]) -> list[Receipt]:
+    """Of these receipts those that follow `highest` without a gap, in order; the others are sent again by the node."""
+    run: list[Receipt] = []
+    for receipt in sorted(receipts, key=lambda receipt: receipt.number):
+        if receipt.number == highest + len(run) + 1:
+            run.append(receipt)
+    return run
+
+
+def confirms(receipt: Receipt, seq: int, consent: str | None, revocation: str) -> bool:
+    """Whether the receipt says that this revocation is done: applied, on disk, every session of it cut.
+
+    One for a single consent is answered about that consent; a watermark about the revocation itself, since each
+    consent under it may end with a receipt of its own.
+    """
+    return receipt.event is Event.ENDED and receipt.seq == seq and receipt.about in (consent, revocation)
+
+
+class AnchorVerdict(StrEnum):
+    """What a node's word about its own audit chain is, beside what it said before."""
+
+    FORWARD = "forward"
+    SAME = "same"
+    BEHIND = "behind"  # shorter than once: cut back, or an old message brought again
+    CONFLICT = "conflict"  # another head at the same count: the node signed both, so nobody else can feign it
+
+
+def judge_anchor(request: LeaseRequest, count: int, head: str, head_then: str | None) -> AnchorVerdict:
+    """`count`, `head`: the longest it ever told, 0 and empty before the first. `head_then`: what it once told for this count.
+
+    A verdict is evidence and no refusal: whoever carries messages can bring an old one again, and to cut a tenant off on
+    such evidence would hand him that power.
+    """
+    if request.audit_count > count or (head == "" and request.audit_head != ""):
+        return AnchorVerdict.FORWARD
+    if head_then is not None and head_then != request.audit_head:
+        return AnchorVerdict.CONFLICT
+    if (request.audit_count, request.audit_head) == (count, head):
+        return AnchorVerdict.SAME
+    return AnchorVerdict.BEHIND
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node as the choice sees it. `asked_ms`: its last signed lease request. `load`: unexpired consents it serves."""
+
+    name: str
+    asked_ms: int
+    load: int
+
+
+def choose(candidates: Sequence[Candidate], now_ms: int) -> str:
+    """The least loaded node that is alive; by name among equals. Raises Refused."""
+    alive = [one for one in candidates if one.asked_ms > now_ms - ALIVE_MS]
+    if not alive:
+        raise Refused(
+            Refusal.NO_NODE, f"none of {len(candidates)} enrolled nodes has asked for a lease in the last {ALIVE_MS // 1000} s"
+        )
+    return min(alive, key=lambda one: (one.load, one.name)).name
+
+
+class RecentNonces:
+    """The last nonces of each node, so that the second way of one ask (HTTPS after MQTT) and a replay count for nothing."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._seen: dict[str, dict[str, None]] = {}
+
+    def first_time(self, kid: str, nonce: str) -> bool:
+        """Whether this enrolled key has not asked with this nonce lately; remembers that it has now."""
+        seen = self._seen.setdefault(kid, {})
+        if nonce in seen:
+            return False
+        seen[nonce] = None
+        if len(seen) > self._most:
+            del seen[next(iter(seen))]
+        return True

@@ -1,0 +1,72 @@
+"""The lab's parts as fixtures: a real libvirtd, real guests, a real mosquitto."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from hypothesis import settings
+
+from lab.certificates import Authority
+from lab.libvirt_host import Guest, LibvirtHost
+from lab.mosquitto import Mosquitto
+
+# an example may take its time on a busy machine; pytest-timeout bounds the test
+settings.register_profile("eva", deadline=None, print_blob=True)
+settings.load_profile("eva")
+
+SUBSCRIPTION = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
+
+
+def resource_id_of(vm: str) -> str:
+    """Give a resource ID for a VM's name."""
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg1/providers/Microsoft.Compute/virtualMachines/{vm}"
+
+
+@pytest.fixture(scope="session")
+def libvirt_host() -> Iterator[LibvirtHost]:
+    """Give a private libvirtd; a test may freeze, kill or restart it, the next guest finds it well again."""
+    with LibvirtHost() as host:
+        yield host
+
+
+def _fresh_guest(host: LibvirtHost) -> Guest:
+    host.revive()
+    name = f"vm-{uuid4().hex[:8]}"
+    return host.start_guest(name, resource_id=resource_id_of(name))
+
+
+@pytest.fixture(scope="session")
+def shared_guest(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    """Give one guest for all tests that only look at it or type into it: never stop, pause, reset or re-define it."""
+    guest = _fresh_guest(libvirt_host)
+    yield guest
+    guest.discard()
+
+
+@pytest.fixture
+def guest(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    """Give a guest of the test's own, booted to its serial shell."""
+    guest = _fresh_guest(libvirt_host)
+    yield guest
+    guest.discard()
+
+
+@pytest.fixture
+def other_guest(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    """Give a second one beside `guest`."""
+    guest = _fresh_guest(libvirt_host)
+    yield guest
+    guest.discard()
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    """Give an MQTT 5 broker without TLS, persistence or ACL."""
+    with Mosquitto() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Give a certification authority for the run."""
+    return Authority(tmp_path_factory.mktemp("certificates"))

@@ -1,0 +1,143 @@
+"""hypervisor.worker: what one is and holds, and that it neither spins nor loses a byte when the broker does not read."""
+
+import asyncio
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from hypervisor.dialer import Cause, Kind
+from hypervisor.worker import GIVE_UP, STALL
+from lab.libvirt_host import Guest, LibvirtHost
+from tests.hypervisor_lines import ask, descriptors, host_of, processor_ticks, read_until, started_dialer, type_in
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="its /proc entries are closed to its own user (PR_SET_DUMPABLE)")
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def test_it_is_one_thread_without_a_way_to_more_privileges(libvirt_host: LibvirtHost, shared_guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), shared_guest.uuid, Kind.SERIAL)
+        assert line.worker_pid is not None
+        said = status(line.worker_pid)
+        assert (said["Name"], said["Threads"], said["NoNewPrivs"]) == ("eva-worker", "1", "1")
+        line.cut()
+
+
+async def test_a_signal_that_asks_politely_does_not_end_it(libvirt_host: LibvirtHost, shared_guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), shared_guest.uuid, Kind.SERIAL)
+        assert line.worker_pid is not None
+        for number in (1, 2, 3, 15):
+            os.kill(line.worker_pid, number)
+        await ask(line, b"echo $((6*7))", b"\r\n42\r\n")
+        line.cut()
+
+
+@needs_root
+async def test_it_holds_its_own_ends_and_no_siblings(libvirt_host: LibvirtHost, shared_guest: Guest, guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        lines = [await dialer.dial(host_of(libvirt_host), each.uuid, Kind.SERIAL) for each in (shared_guest, guest)]
+        first, second = (
+            {target for target in descriptors(line.worker_pid or 0).values() if target.startswith("socket:")} for line in lines
+        )
+        assert len(first) == len(second) == 3  # control, console, libvirt
+        assert not first & second
+        assert not (first | second) & set(descriptors(os.getpid()).values())
+        for line in lines:
+            line.cut()
+
+
+async def test_it_is_idle_when_the_guest_is(libvirt_host: LibvirtHost, shared_guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), shared_guest.uuid, Kind.SERIAL)
+        await ask(line, b"echo $((6*7))", b"\r\n42\r\n")
+        assert line.worker_pid is not None
+        before = processor_ticks(line.worker_pid)
+        await asyncio.sleep(1.0)
+        assert processor_ticks(line.worker_pid) - before <= 1
+        line.cut()
+
+
+async def test_it_rests_while_nobody_reads_and_then_no_byte_is_missing(libvirt_host: LibvirtHost, guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
+        assert line.worker_pid is not None
+        start = guest.serial.size()
+        # 60,000 lines are 700 KB: more than the sockets and the worker hold
+        await type_in(line, b"\x15seq -f '%08g' 1 60000; echo e''nd\n")
+        await stalled(guest)
+        assert guest.serial.size() - start < 600_000
+        before = processor_ticks(line.worker_pid)
+        await asyncio.sleep(1.0)
+        assert processor_ticks(line.worker_pid) - before <= 1
+        said = await read_until(line, b"end\r\n", 30)
+        numbers = [int(part) for part in said.split(b"\r\n") if part.isdigit() and len(part) == 8]
+        assert numbers == list(range(1, 60001))
+        await ask(line, b"echo $((6*7))", b"\r\n42\r\n")
+        line.cut()
+
+
+async def stalled(guest: Guest) -> None:
+    """Returns when the guest cannot get another byte out."""
+    size = -1
+    while size != (size := guest.serial.size()):
+        await asyncio.sleep(0.5)  # that nothing happens cannot be awaited
+
+
+async def test_a_key_passes_while_nobody_reads(libvirt_host: LibvirtHost, guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
+        await type_in(line, b"\x15yes\n")
+        await stalled(guest)
+        await type_in(line, b"\x03")
+        await asyncio.sleep(0.2)
+        await ask(line, b"echo $((6*7))", b"\r\n42\r\n")
+        line.cut()
+
+
+async def test_the_guest_gets_every_byte_in_order(libvirt_host: LibvirtHost, guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
+        await ask(line, b"stty -echo raw; echo read''y; head -c 20000 | md5sum; stty sane; echo don''e", b"ready")
+        data = bytes(33 + i % 90 for i in range(20000))
+        for i in range(0, len(data), 200):
+            await type_in(line, data[i : i + 200])
+            await asyncio.sleep(0.01)  # the emulated UART has 16 bytes of FIFO and the tty 4 KB
+        said = await read_until(line, b"done", 30)
+        assert hashlib.md5(data).hexdigest().encode() in said  # noqa: S324  # what busybox has
+        line.cut()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+async def test_a_broker_that_does_not_read_for_longer_than_the_daemons_keepalive_loses_nothing(
+    libvirt_host: LibvirtHost, guest: Guest
+) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
+        await type_in(line, b"\x15seq -f '%08g' 1 80000; echo e''nd\n")
+        await asyncio.sleep(50)
+        said = await read_until(line, b"end\r\n", 60)
+        numbers = [int(part) for part in said.split(b"\r\n") if part.isdigit() and len(part) == 8]
+        assert numbers == list(range(1, 80001))
+        line.cut()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_a_broker_that_never_reads_loses_the_line_with_the_memory_bounded(libvirt_host: LibvirtHost, guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
+        await type_in(line, b"\x15yes\n")
+        async with asyncio.timeout(300):
+            end = await line.ended()
+        assert end.cause is Cause.ERROR
+        held = int(end.text.split()[0])
+        assert STALL < GIVE_UP <= held < 2 * GIVE_UP
+        line.cut()

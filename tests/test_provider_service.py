@@ -1,0 +1,125 @@
+"""provider/service.py: leases over HTTPS from the real daemon, its numbers, its socket's file."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from eva.token import Typ, verify
+from eva.wire import CONTENT_TYPE, LEASE_PATH, MAX_ENVELOPE, NODES, Envelope, KeySet, Lease
+from lab.certificates import Authority
+from provider.keys import read_public
+from provider.service import unix_socket
+from tests.provider_parts import Cloud, Pen, jti, running_cloud
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path, certificates: Authority) -> AsyncIterator[Cloud]:
+    async with running_cloud(tmp_path, certificates) as cloud:
+        yield cloud
+
+
+def post(cloud: Cloud, body: bytes, content_type: str = CONTENT_TYPE) -> httpx.Response:
+    context = ssl.create_default_context(cafile=str(cloud.place.ca))
+    url = f"https://127.0.0.1:{cloud.place.lease_port}{LEASE_PATH}"
+    return httpx.post(url, content=body, headers={"content-type": content_type}, verify=context, timeout=10)
+
+
+async def test_a_lease_over_https_is_the_same_envelope(cloud: Cloud):
+    nonce = jti()
+    answer = post(cloud, Envelope(cloud.pen.request(nonce)).encode())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, CONTENT_TYPE)
+    envelope = Envelope.decode(answer.content)
+    root = read_public(cloud.place.root_public)
+    kid = cloud.query("SELECT signing_kid FROM key_sets")[0][0]
+    assert envelope.keys is not None
+    from eva.token import thumbprint  # noqa: PLC0415 - named beside its use
+
+    keys = KeySet.from_claims(verify(envelope.keys, Typ.KEYS, {thumbprint(root): root}, NODES)).keys
+    lease = Lease.from_claims(verify(envelope.token, Typ.LEASE, keys, "AzS-ERCS01"))
+    assert (lease.nonce, list(keys)) == (nonce, [kid])
+
+
+async def test_one_nonce_over_both_ways_is_answered_twice(cloud: Cloud):
+    token = cloud.pen.request(jti())
+    async with cloud.node() as node:
+        await node.ask(token)
+    assert post(cloud, Envelope(token).encode()).status_code == 200
+
+
+async def test_a_stranger_learns_nothing(cloud: Cloud):
+    for body in (Envelope(Pen("AzS-ERCS01").request()).encode(), b"{", Envelope(cloud.pen.request(aud="else")).encode()):
+        answer = post(cloud, body)
+        assert (answer.status_code, answer.content) == (403, b"")
+
+
+async def test_a_body_over_the_cap_is_refused(cloud: Cloud):
+    assert post(cloud, b"x" * (MAX_ENVELOPE + 1)).status_code == 413
+
+
+async def test_a_body_without_a_length_is_capped_while_it_is_read(cloud: Cloud):
+    context = ssl.create_default_context(cafile=str(cloud.place.ca))
+    head = f"POST {LEASE_PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: {CONTENT_TYPE}\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", cloud.place.lease_port), 10) as raw:
+        with context.wrap_socket(raw, server_hostname="127.0.0.1") as tls:
+            tls.sendall(head.encode())
+            for _ in range(MAX_ENVELOPE // 0x8000 + 1):
+                tls.sendall(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
+            # no last chunk: the answer must not wait for it
+            assert tls.recv(64).startswith(b"HTTP/1.1 413")
+
+
+async def test_another_content_type_is_refused(cloud: Cloud):
+    assert post(cloud, Envelope(cloud.pen.request()).encode(), "text/plain").status_code == 415
+
+
+async def test_plain_http_gets_no_lease(cloud: Cloud):
+    with pytest.raises(httpx.HTTPError):
+        httpx.post(f"http://127.0.0.1:{cloud.place.lease_port}{LEASE_PATH}", content=b"{}", timeout=10)
+
+
+async def test_the_socket_is_the_owners_alone(cloud: Cloud):
+    assert (cloud.place.directory / "admin.sock").stat().st_mode & 0o777 == 0o600
+
+
+async def test_nothing_but_leases_is_served_to_the_network(cloud: Cloud):
+    context = ssl.create_default_context(cafile=str(cloud.place.ca))
+    base = f"https://127.0.0.1:{cloud.place.lease_port}"
+    for path in ("/grant", "/revoke", "/metrics", "/healthz", "/docs", "/openapi.json"):
+        assert httpx.get(base + path, verify=context, timeout=10).status_code == 404
+        assert httpx.post(base + path, verify=context, timeout=10).status_code == 404
+
+
+async def test_a_bad_wish_is_refused_with_its_reason(cloud: Cloud):
+    transport = httpx.HTTPTransport(uds=str(cloud.place.directory / "admin.sock"))
+    with httpx.Client(transport=transport, base_url="http://provider", timeout=10) as client:
+        answer = client.post("/revoke", json={"resource_id": "/x"})
+        assert (answer.status_code, answer.json()["error"]) == (400, "bad-request")
+        assert client.post("/revoke", json={}).status_code == 400
+        assert client.post("/grant", json={"resource_id": "/x"}).status_code == 422
+
+
+async def test_healthz_and_metrics_answer(cloud: Cloud):
+    assert cloud.healthz() == {"store": True, "mqtt": True}
+    assert cloud.metric("eva_provider_mqtt_up") == 1
+
+
+def test_a_socket_left_behind_is_replaced_and_a_living_one_is_not(tmp_path: Path):
+    path = tmp_path / "admin.sock"
+    unix_socket(path).close()
+    with unix_socket(path), pytest.raises(OSError, match="in use"):
+        unix_socket(path)
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path):
+    path = tmp_path / "admin.sock"
+    path.write_text(json.dumps("mine"))
+    with pytest.raises(OSError, match="in use"):
+        unix_socket(path)
+    assert path.read_text() == '"mine"'
