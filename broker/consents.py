@@ -159,18 +159,18 @@ class Consents:
         self._post(change, entries, receipts)
         return cut, seconds
 
-    def vm_gone(self, host: str, uuid: str, generation: int) -> None:
-        """The domain that consents are pinned to was undefined or re-created: they mean nothing any more."""
+    def end_missing(self, is_there: Callable[[Pin], bool]) -> None:
+        """Ends the consents whose domain was undefined or re-created: they mean nothing any more."""
         now = self._clock.now()
-        gone = [a for a in self.ledger.standing(now) if a.pin == Pin(host, uuid, generation)]
-        self._end_locally(gone, Ending.VM_GONE, now)
+        gone = [a for a in self.ledger.standing(now) if not is_there(a.pin)]
+        if gone:
+            self._end_locally(gone, Ending.VM_GONE, now)
 
     def tick(self, now: Instant) -> None:
         """Ends what has run out on either clock, and forgets what is long over."""
         over = self.ledger.tick(now)
         if over:
             self._end_locally(over, Ending.CONSENT_EXPIRED, now)
-        self._metrics.consents.set(len(self.ledger.standing(now)))
 
     def note_time(self, now: Instant) -> None:
         """Puts the wall clock on disk, so that one that was set back is known at the next start, and prunes."""

@@ -135,9 +135,11 @@ class GraphicsViewer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        full = False
         while self._waiting and not self._closed:
             message = self._waiting[0].data
-            if len(message) > self._allowance.room(self._queued()):
+            full = len(message) > self._allowance.room(self._queued())
+            if full:
                 break
             try:
                 count = self.gate.send(self._line.sock, message)
@@ -151,7 +153,7 @@ class GraphicsViewer:
                 self._owner.end(self.session, Ending.PROTOCOL_ERROR)
                 return
             self._waiting.popleft()
-        if self._waiting and not self._closed:
+        if full:  # a gate that is closed needs no looking: whoever opens it wakes us
             self._timer = self._loop.call_later(LOOK_AGAIN, self.wake)
         if self._operator_paused and len(self._waiting) <= MAX_WAITING and self.connection is not None:
             self._operator_paused = False

@@ -49,7 +49,7 @@ from eva.strict_yaml import BadSettings
 from eva.token import BadToken, SigningKey
 from hypervisor.dialer import Dialer, DialError
 from hypervisor.inventory import Change as VmChange
-from hypervisor.inventory import Inventory, VmGone, VmStopped, Watch
+from hypervisor.inventory import HostUp, Inventory, VmGone, VmStopped, Watch
 
 log = logging.getLogger(__name__)
 
@@ -214,11 +214,12 @@ class Node:
                 await self._dialer.start()
             except DialError as error:
                 raise CannotStart(f"no worker can be started: {error}") from error
+            await self._monitor.start()
+            await self._listener.start()
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._watch.run(), name="watch")]
+                # a consent names a VM: none is heard before the VMs are known
                 await self._watch.ready()
-                await self._monitor.start()
-                await self._listener.start()
                 tasks.append(group.create_task(self._uplink.run(), name="uplink"))
                 tasks.append(group.create_task(self._tick(), name="tick"))
                 self._supervisor.tell("READY=1\nSTATUS=serving")
@@ -294,12 +295,22 @@ class Node:
         """The inventory saw something: it has changed already."""
         if isinstance(change, VmGone):
             vm = change.vm
-            self.consents.vm_gone(vm.host, vm.uuid, vm.generation)
+            self.consents.end_missing(self._is_there)
             self.sessions.end_domain(Pin(vm.host, vm.uuid, vm.generation), Ending.VM_GONE)
             self.journal.post(Change().generation(vm.host, vm.uuid, vm.generation + 1))
         elif isinstance(change, VmStopped):
             vm = change.vm
             self.sessions.end_domain(Pin(vm.host, vm.uuid, vm.generation), Ending.VM_STOPPED)
+        elif isinstance(change, HostUp):
+            # what was undefined while nobody watched left no event
+            self.consents.end_missing(self._is_there)
+
+    def _is_there(self, pin: Pin) -> bool:
+        """False where the host's domains are known and the one that was pinned is not among them."""
+        vm = self.inventory.get(pin.host, pin.uuid)
+        if vm is None:
+            return not self.inventory.host_up(pin.host)
+        return vm.generation == pin.generation
 
     def _disk_failed(self, error: Exception) -> None:
         log.critical("the disk refused a write: every session is cut and the node stops: %s", error)
@@ -350,6 +361,7 @@ class Node:
         self.metrics.lease_age.set(-1 if age is None else age)
         self.metrics.hosts_up.set(sum(self._watch.host_up(host.name) for host in self._settings.hosts))
         self.metrics.tcp_displays.set(sum(vm.tcp_display for vm in self.inventory.vms))
+        self.metrics.consents.set(len(self.consents.ledger.standing(now)))
         self.metrics.disk_wait.set(self.journal.oldest())
 
 

@@ -12,7 +12,7 @@ Choices:
   than it is, and no console program needs them.
 - BEL passes, rate-limited: a guest may ring, not din.
 - `ESC c` (full reset) is sent by firmware, by `reset` and by some logins, but in the operator's terminal it would also
-  wipe the scrollback and the operator's own settings. It becomes the undoing of all that passes, then a clear screen.
+  wipe the scrollback and the operator's own settings. It becomes the undoing of what passes, then a clear screen.
 - A string (OSC, DCS, SOS, PM, APC) is dropped with its body, unbuffered. One that has not ended after STRING_LIMIT bytes
   ends at the next line end too, so that a lost terminator cannot blank the console; what follows is filtered as ever.
 """
@@ -81,13 +81,13 @@ _OVERRUN: Final = 6  # in a string past STRING_LIMIT
 
 _ENQ, _BEL, _CAN, _SUB, _ESC, _DEL = 0x05, 0x07, 0x18, 0x1A, 0x1B, 0x7F
 
-_TEXT: Final = bytes([*b"\b\t\n\r", *range(0x20, _DEL)])
+# BS HT LF VT FF CR SO SI, and printable ASCII.
+_TEXT: Final = bytes([*range(0x08, 0x10), *range(0x20, _DEL)])
 _HIGH: Final = re.compile(rb"[\x80-\xff]+")
 _UNSHOWN: Final = re.compile("[\x80-\x9f\u202a-\u202e\u2066-\u2069]+")
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")  # surrogateescape's mark for a byte that is no UTF-8
 _UNKNOWN: Final = "\N{REPLACEMENT CHARACTER}"
 
-_C0_SHOWN: Final = frozenset(b"\b\t\n\v\f\r\x0e\x0f")
 _STRINGS: Final = {ord("P"): Drop.DCS, ord("X"): Drop.SOS, ord("^"): Drop.PM, ord("_"): Drop.APC}
 _OSC_END: Final = re.compile(rb"[\x07\x18\x1a\x1b]")
 _STRING_END: Final = re.compile(rb"[\x18\x1a\x1b]")
@@ -96,6 +96,7 @@ _CSI_BODY: Final = re.compile(rb"[\x20-\x3f]*")
 _WHOLE_CSI: Final = re.compile(rb"\x1b\[([\x20-\x3f]{0,%d}+)([\x40-\x7e])" % SEQUENCE_LIMIT)
 
 # Undoes what passes: region (which homes the cursor, hence ESC 7 and 8), SGR, SI, G0, IRM, DECCKM, DECAWM, DECTCEM, keypad.
+# G1 stays: terminals differ in what it is at first, and after SI nothing shows it.
 _SANE: Final = b"\x1b7\x1b[r\x1b8\x1b[m\x0f\x1b(B\x1b[4l\x1b[?1l\x1b[?7h\x1b[?25h\x1b>"
 
 
@@ -241,7 +242,7 @@ class TerminalFilter:
             return at + 1
         self.dropped[Drop.SEQUENCE] += 1
         self._state = _GROUND
-        return at + 1 if byte in (_CAN, _SUB) else at
+        return at
 
     def _start_string(self, state: int, kind: Drop, end: re.Pattern[bytes]) -> None:
         self.dropped[kind] += 1
@@ -288,7 +289,7 @@ class TerminalFilter:
             self._alternate = 0
 
     def _control(self, byte: int) -> None:
-        if byte in _C0_SHOWN or (byte == _BEL and self._allowed(self._bell_bucket)):
+        if byte in _TEXT or (byte == _BEL and self._allowed(self._bell_bucket)):
             self._shown.append(byte)
         elif byte != _BEL:
             self.dropped[Drop.QUERY if byte == _ENQ else Drop.CONTROL] += 1

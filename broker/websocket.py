@@ -15,6 +15,7 @@ import enum
 import math
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
@@ -38,12 +39,16 @@ PING_INTERVAL: Final = 20.0  # seconds; a peer silent for one to two of them is 
 HIGH_WATER: Final = 256 * 1024  # bytes unsent at which a connection is congested
 LOW_WATER: Final = 64 * 1024  # bytes unsent at which it is writable again
 MAX_UNSENT: Final = 1024 * 1024  # bytes unsent, by pongs that the peer asks for and never reads, that end a connection
+JOIN_BELOW: Final = 8 * 1024  # bytes of a frame that it is cheaper to copy once than to write from two places
 
 _FIN: Final = 0x80  # RFC 6455 5.2, first byte
 _MASKED: Final = 0x80  # RFC 6455 5.2, second byte
 _WHOLE_BINARY: Final = _FIN | Opcode.BINARY
 _CONTROL: Final = 0x08  # opcodes from here on are control frames
 _MASK_KEY: Final = 4  # bytes
+_HEADER: Final = struct.Struct("!BB").pack
+_HEADER_16: Final = struct.Struct("!BBH").pack
+_HEADER_64: Final = struct.Struct("!BBQ").pack
 
 
 class NotReservedError(Exception):
@@ -143,7 +148,8 @@ class OperatorConnection(ServerConnection):
     def send_binary(self, *buffers: bytes | memoryview) -> None:
         """Send the buffers (of bytes), in order, as one binary frame; after the end, nothing.
 
-        Bounds nothing: whoever calls stops while `congested`.
+        Bounds nothing: whoever calls stops while `congested`. What a memoryview shows must not change any more: while the
+        socket is full it is kept as it is.
         """
         self._send_frame(Opcode.BINARY, buffers)
 
@@ -268,6 +274,8 @@ class OperatorConnection(ServerConnection):
         """Give bytes to the parser of `websockets`, and see a connection to its end that it closes or fails."""
         if data:
             super().data_received(bytes(data))
+        if self._ended:
+            return  # `end` has set the abort
         if self.protocol.close_expected():
             faulty = self.protocol.close_rcvd is None or self.protocol.parser_exc is not None
             self._depart(Departure.FAULT if faulty else Departure.LEFT)
@@ -303,12 +311,15 @@ class OperatorConnection(ServerConnection):
             return
         length = sum(map(len, buffers))
         if length < 126:
-            header = bytes((_FIN | opcode, length))
+            header = _HEADER(_FIN | opcode, length)
         elif length < 0x10000:
-            header = bytes((_FIN | opcode, 126)) + length.to_bytes(2)
+            header = _HEADER_16(_FIN | opcode, 126, length)
         else:
-            header = bytes((_FIN | opcode, 127)) + length.to_bytes(8)
-        self.transport.write(b"".join((header, *buffers)))
+            header = _HEADER_64(_FIN | opcode, 127, length)
+        if length < JOIN_BELOW:
+            self.transport.write(b"".join((header, *buffers)))
+        else:
+            self.transport.writelines((header, *buffers))
 
     def pause_writing(self) -> None:
         """HIGH_WATER is passed."""

@@ -18,7 +18,7 @@ from cmdlets.graphics import CannotListen
 from cmdlets.node import Credentials, Lost, Node, Unintelligible, Unreachable, Untrusted
 from cmdlets.serial import Gone, KeyboardLost, Undelivered
 from cmdlets.settings import BadSetting, ClientCertificate, Layer, Settings, read_password, read_settings, tls_context
-from cmdlets.terminal import NoTerminal, Vacant, ask_account, ask_password
+from cmdlets.terminal import NoTerminal, Vacant, ask_account, ask_password, say
 from eva.control import MAX_SECRET, Refusal, Refused
 from eva.resource_id import BadResourceId, ResourceId
 from eva.strict_yaml import BadSettings
@@ -139,7 +139,7 @@ def run(work: Callable[[Node], Coroutine[Any, Any, int]], **given: Any) -> None:
         else:
             line, status = told
             if line:
-                print(f"{name}: {line}", file=sys.stderr)
+                say(f"{name}: {line}")
     sys.exit(status)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from cmdlets.graphics import GraphicsSession, LoopbackPort
 from cmdlets.node import Node, sign_in
 from cmdlets.serial import SerialSession
 from cmdlets.standing import Ended
-from cmdlets.terminal import PROGRAM, STDIN, STDOUT, raw_terminal, script_pipes
+from cmdlets.terminal import PROGRAM, STDIN, STDOUT, raw_terminal, say, script_pipes
 from eva.consent import Access
 from eva.ending import Ending
 from eva.resource_id import ResourceId
@@ -29,7 +28,7 @@ def _parse_listen(_: click.Context, __: click.Parameter, text: str | None) -> Lo
 
 def tell(line: str) -> None:
     """A line of ours, beside what a script reads."""
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
+    say(f"{PROGRAM}: {line}")
 
 
 @click.command("ConnectTo-TenantVm", context_settings=CONTEXT, epilog=EXIT_HELP)

@@ -148,7 +148,7 @@ class GraphicsSession:
             standing = Standing(opened, boot_s())
             for line in standing.opening(boot_s()):
                 self._tell(line)
-            async with console(self._control.node, opened) as connection, leaving(self._control, opened.session):
+            async with leaving(self._control, opened.session), console(self._control.node, opened) as connection:
                 ended = await first_of(
                     self._watch(standing),
                     self._closed(standing, connection),

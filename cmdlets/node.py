@@ -150,7 +150,7 @@ async def _connect(node: Node, path: str, subprotocols: list[str], *, control: b
     except OSError as error:
         # asyncio's own text repeats the address; a resolver's error has a number below 0, and a good text
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise Unreachable(node.url, why or str(error)) from None
+        raise Unreachable(node.url, why or str(error) or "the connection broke off") from None
     if connection.subprotocol != subprotocols[0]:
         await connection.close()
         raise Unreachable(node.url, "it speaks another version of this protocol")
@@ -293,7 +293,10 @@ def _signed_in(node: Node, members: Members) -> SignedIn:
 
 @asynccontextmanager
 async def console(node: Node, opened: Opened) -> AsyncIterator[ClientConnection]:
-    """The console that a ticket was given for. Raises Unreachable and Untrusted."""
+    """The console that a ticket was given for. Raises Unreachable and Untrusted.
+
+    It is left without a close frame, for that would end the session, which is not over when only the connection is.
+    """
     subprotocols = [CONSOLE_SUBPROTOCOLS[opened.kind], TICKET_PREFIX + opened.ticket]
     connection = await _connect(node, CONSOLE_PATH, subprotocols, control=False)
     living = asyncio.create_task(_live(connection))
@@ -302,7 +305,8 @@ async def console(node: Node, opened: Opened) -> AsyncIterator[ClientConnection]
     finally:
         living.cancel()
         await asyncio.gather(living, return_exceptions=True)
-        await connection.close()
+        connection.transport.abort()
+        await connection.wait_closed()
 
 
 async def _live(connection: ClientConnection) -> None:

@@ -1,8 +1,8 @@
 """A serial session from its opening to its end, over as many connections as it takes.
 
 What is typed goes into a bounded buffer and from there to whichever attachment there is; what comes is counted, so that
-after a drop the node goes on at that very byte (cmdlets/stream.py). The node's notices come over the control connection;
-of the console's own marks only ATTACHED and TAKEN count here, the rest are for clients without one.
+after a drop the node goes on at that very byte (cmdlets/stream.py). Who is there, the time left and the end come over the
+control connection; the console's own marks tell what belongs to its bytes.
 
 Errors, beside those of cmdlets.node:
 
@@ -29,7 +29,7 @@ from cmdlets.standing import Ended, Standing
 from cmdlets.stream import Inbound, Outbound, OutOfStep
 from cmdlets.terminal import Seat
 from eva.consent import Access, Kind
-from eva.control import CTRL_ALT_DEL, Mark, Method, Opened, Refusal, Refused, decode_mark
+from eva.control import CTRL_ALT_DEL, QUERIES, Mark, Method, Opened, Refusal, Refused, decode_mark
 from eva.ending import Ending
 from eva.members import BadMember, Json, Members
 from eva.resource_id import ResourceId
@@ -88,7 +88,9 @@ class SerialSession:
         self._lost_at: float | None = None
         self._attempts = 0
         self._moved_at = boot_s()
+        self._motion = asyncio.Event()
         self._told_to_hold = False
+        self._greeted = False
 
     async def run(self) -> Ended:
         """To the end of the session. Raises Gone, KeyboardLost, Undelivered, Vacant, Refused, NodeFault."""
@@ -135,17 +137,13 @@ class SerialSession:
     def _stand(self, opened: Opened) -> Standing:
         if self._standing is None:
             self._standing = Standing(opened, boot_s())
-            for line in self._standing.opening(boot_s()):
-                self._seat.tell(line)
-            if self._seat.interactive:
-                self._seat.tell("~? at the start of a line shows the keys, ~. leaves.")
         else:
             self._standing.resumed(opened, boot_s())
         return self._standing
 
     async def _attach(self, control: Control, opened: Opened, standing: Standing) -> Ended:
         """One attachment. Gives the session's end; raises Lost when only the connection ended."""
-        async with console(control.node, opened) as connection, leaving(control, opened.session):
+        async with leaving(control, opened.session), console(control.node, opened) as connection:
             try:
                 async with asyncio.timeout(FIRST_MARK):
                     first = await connection.recv()
@@ -154,6 +152,7 @@ class SerialSession:
             except TimeoutError:
                 raise Lost(control.node.url, "the console did not start") from None
             self._attached(control, first)
+            self._greet(standing)
             self._mind_keyboard(standing)
             return await first_of(
                 self._receive(control, standing, connection),
@@ -178,6 +177,14 @@ class SerialSession:
         self._moved()
         self._typed.set()
 
+    def _greet(self, standing: Standing) -> None:
+        if not self._greeted:
+            self._greeted = True
+            for line in standing.opening(boot_s()):
+                self._seat.tell(line)
+            if self._seat.interactive:
+                self._seat.tell("~? at the start of a line shows the keys, ~. leaves.")
+
     async def _receive(self, control: Control, standing: Standing, connection: ClientConnection) -> Ended:
         """Output, as fast as the seat takes it."""
         try:
@@ -188,17 +195,23 @@ class SerialSession:
                 if isinstance(message, bytes):
                     self._seat.show(self._inbound.feed(message))
                 else:
-                    self._note(*decode_mark(message))
+                    self._note(standing, *decode_mark(message))
                 self._moved()
         except ConnectionClosed as closed:
             return await self._closed(control, standing, closed)
         except (BadMember, OutOfStep) as bad:
             raise Unintelligible(control.node.url, str(bad)) from None
 
-    def _note(self, mark: Mark, members: Members) -> None:
+    def _note(self, standing: Standing, mark: Mark, members: Members) -> None:
+        """A mark among the output. Those that the control connection tells too are passed over."""
         if mark is Mark.TAKEN:
             self._outbound.taken(members.integer("taken"))
             self._room.set()
+        elif mark is Mark.QUERY:
+            self._seat.query(members.convert("query", QUERIES.__getitem__))
+        elif mark is Mark.HELD:
+            for line in standing.hold(members.integer("held"), members.text("why", 32)):
+                self._seat.tell(line)
 
     async def _send(self, control: Control, standing: Standing, connection: ClientConnection) -> Ended:
         """Input, as fast as the node takes it."""
@@ -249,6 +262,7 @@ class SerialSession:
 
     def _moved(self) -> None:
         self._moved_at = boot_s()
+        self._motion.set()
 
     def _mind_keyboard(self, standing: Standing) -> None:
         """Without the keyboard nothing more goes out; a script ends there."""
@@ -331,7 +345,10 @@ class SerialSession:
             patience = max(self._linger_s, STUCK) if self._outbound.untaken else self._linger_s
             silent = boot_s() - self._moved_at
             if silent < patience:
-                await asyncio.sleep(patience - silent)
+                self._motion.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience - silent):
+                        await self._motion.wait()
             elif self._outbound.untaken:
                 raise Undelivered(self._outbound.untaken)
             else:

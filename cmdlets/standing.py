@@ -98,7 +98,7 @@ class Standing:
         if event is Event.VIEWERS:
             return self._viewers(members)
         if event is Event.HELD:
-            return self._hold(members.integer("held"), members.text("why", 32))
+            return self.hold(members.integer("held"), members.text("why", 32))
         self.ended = Ended(members.convert("reason", Ending.of_word), members.integer("at_ms"))
         return []
 
@@ -123,12 +123,13 @@ class Standing:
             return []
         return ["The keyboard is yours." if self.has_keyboard else f"Now {self._keyboard_text()}."]
 
-    def _hold(self, held: int, why: str) -> list[str]:
+    def hold(self, held: int, why: str) -> list[str]:
+        """So many bytes of input wait at the node. Gives the lines to tell."""
         before, self._held = self._held, held
         why_before, self._held_why = self._held_why, why if held else ""
         if held and (not before or why != why_before):
             return [f"{held} bytes of your input wait: {_HELD_WHY.get(why, 'the node holds them')}."]
-        return ["The input that waited has been sent."] if before and not held else []
+        return ["No input waits any more."] if before and not held else []
 
     def _keyboard_text(self) -> str:
         if self.access is Access.VIEW:

@@ -1,8 +1,6 @@
 """The two numbered byte streams of a serial session: what makes a drop lose and double nothing (docs/protocol.md). Pure.
 
-Both sides count the console's bytes after the terminal filter, and the operator's bytes that the node took. The filter
-passes a few queries to the keyboard's owner outside that count; they come whole, inside a frame, and no counted byte ever
-spells one, so they are known by their spelling.
+Both sides count the console's bytes after the terminal filter, and the operator's bytes that the node is done with.
 
 Errors:
 
@@ -11,11 +9,7 @@ Errors:
 
 from __future__ import annotations
 
-import re
-
 LIMIT = 64 * 1024  # bytes of input kept until the node has taken them
-
-_QUERY = re.compile(rb"\x1b\[(?:0?c|[56]n)")  # DA1, DSR 5 and 6 (ECMA-48 8.3.24, 8.3.35)
 
 
 class OutOfStep(Exception):
@@ -26,11 +20,6 @@ class OutOfStep(Exception):
         self.least = least
         self.most = most
         super().__init__(f"the node counts {counted} bytes of input, it can be {least} to {most}")
-
-
-def without_queries(data: bytes) -> bytes:
-    """The counted bytes among `data`."""
-    return _QUERY.sub(b"", data) if b"\x1b[" in data else data
 
 
 class Inbound:
@@ -50,15 +39,12 @@ class Inbound:
         return lost
 
     def feed(self, frame: bytes) -> bytes:
-        """What of a frame is new: counted bytes not had before, and the queries among them."""
-        counted = without_queries(frame)
-        if self._skip:
-            # what is replayed never holds a query
-            skipped = min(self._skip, len(counted))
-            self._skip -= skipped
-            frame = counted = counted[skipped:]
-        self.received += len(counted)
-        return frame
+        """What of a frame is new."""
+        skipped = min(self._skip, len(frame))
+        self._skip -= skipped
+        new = frame[skipped:]
+        self.received += len(new)
+        return new
 
 
 class Outbound:

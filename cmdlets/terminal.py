@@ -17,21 +17,19 @@ import getpass
 import os
 import select
 import signal
-import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from cmdlets.screen import Screen
-from cmdlets.stream import without_queries
 
 MAX_PENDING = 128 * 1024  # bytes waiting for a stopped terminal, beyond which lines of ours are dropped
 MAX_READ = 4096  # bytes
 LAST_WORDS = 1.0  # seconds that a stopped terminal or script has to take what is left at the end
-STDIN, STDOUT = 0, 1
+STDIN, STDOUT, STDERR = 0, 1, 2
 TTY = Path("/dev/tty")
 PROGRAM = "eva"  # before each line of ours
 
@@ -46,6 +44,12 @@ class NoTerminal(Exception):
 
 class Vacant(Exception):
     pass
+
+
+def say(line: str) -> None:
+    """A line on standard error. Unbuffered, and no matter if nobody reads it any more."""
+    with contextlib.suppress(OSError):
+        os.write(STDERR, line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 class Outlet:
@@ -140,6 +144,9 @@ class Seat(Protocol):
     def show(self, output: bytes) -> None:
         """Console output. It is kept whatever happens; wait for `drained` before the next."""
 
+    def query(self, sequence: bytes) -> None:
+        """A question of the guest's to the terminal, whose answer is typed."""
+
     async def drained(self) -> None:
         """All output is out. Raises Vacant."""
 
@@ -170,6 +177,9 @@ class Terminal:
     def show(self, output: bytes) -> None:
         self._outlet.put(self._screen.show(output))
 
+    def query(self, sequence: bytes) -> None:
+        self._outlet.put(sequence)
+
     async def drained(self) -> None:
         await self._outlet.drained()
 
@@ -185,8 +195,8 @@ class Terminal:
         await self._outlet.last_words()
 
     def farewell(self) -> bytes:
-        """What undoes the guest's modes and our title."""
-        return self._screen.sane() + (_POP_TITLE if self._titled else b"")
+        """What undoes the guest's modes and our title, and begins a line."""
+        return self._screen.sane() + (_POP_TITLE if self._titled else b"") + b"\r\n"
 
 
 @contextlib.contextmanager
@@ -198,13 +208,14 @@ def raw_terminal() -> Iterator[Terminal]:
     titled = os.environ.get("TERM", "").startswith(_TITLED)
     terminal = Terminal(fd, titled)
 
-    def make_raw() -> None:
-        tty.setraw(fd, termios.TCSANOW)
+    def raw_again() -> None:
+        with contextlib.suppress(termios.error):  # a hang-up sends SIGCONT too (termios(3)); reading tells of that
+            tty.setraw(fd, termios.TCSANOW)
 
     try:
-        make_raw()
+        tty.setraw(fd, termios.TCSANOW)
         # a shell that had us stopped gives the terminal back in its own mode
-        loop.add_signal_handler(signal.SIGCONT, make_raw)
+        loop.add_signal_handler(signal.SIGCONT, raw_again)
         if titled:
             os.write(fd, _PUSH_TITLE)
         yield terminal
@@ -226,23 +237,25 @@ class Pipes:
 
     interactive = False
 
-    def __init__(self, source: int, sink: int, lines: TextIO) -> None:
+    def __init__(self, source: int, sink: int, tell: Callable[[str], None]) -> None:
         self._source = source
         self._outlet = Outlet(sink)
-        self._lines = lines
+        self._tell = tell
 
     async def read(self, most: int) -> bytes:
         return await take(self._source, most)
 
     def show(self, output: bytes) -> None:
-        # a query is for a terminal, which would answer it
-        self._outlet.put(without_queries(output))
+        self._outlet.put(output)
+
+    def query(self, sequence: bytes) -> None:
+        """There is no terminal that would answer."""
 
     async def drained(self) -> None:
         await self._outlet.drained()
 
     def tell(self, line: str) -> None:
-        print(f"{PROGRAM}: {line}", file=self._lines, flush=True)
+        self._tell(f"{PROGRAM}: {line}")
 
     def title(self, text: str) -> None:
         """There is no place for it."""
@@ -256,11 +269,11 @@ def script_pipes() -> Iterator[Pipes]:
     """Standard input and output as they are, except that one that is a terminal is not to block."""
     sink = STDOUT
     if not os.isatty(sink):
-        yield Pipes(STDIN, sink, sys.stderr)
+        yield Pipes(STDIN, sink, say)
         return
     fd = _afresh(sink)
     try:
-        yield Pipes(STDIN, fd, sys.stderr)
+        yield Pipes(STDIN, fd, say)
     finally:
         asyncio.get_running_loop().remove_writer(fd)
         os.close(fd)

@@ -112,7 +112,7 @@ class Line:
 
     `sock` is the broker's end, a non-blocking stream socket. Serial: one end of a socketpair, the other is a worker's.
     Graphics: QEMU's very socket, with no process in between (`worker_pid` is None). It must be read to its end by the
-    owner; a reader that stops for minutes while the guest goes on talking loses a serial console (1 MiB waits).
+    owner: while nobody reads, a serial console's guest waits, and after minutes of that (1 MiB held) the line is lost.
     """
 
     def __init__(self, kind: Kind, sock: socket.socket, leash: Leash | None) -> None:

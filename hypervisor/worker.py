@@ -4,8 +4,9 @@ It opens what it was asked for, by UUID only, and pumps between the libvirt stre
 Its parent is the fork server. The broker ends it with SIGKILL; by itself it ends when either of its sockets does.
 
 The client side of a libvirt stream has no flow control: whatever the daemon sends is queued in this process's memory as long
-as the event loop runs. So while the broker does not read, the event loop does not run either, except for a turn every
-15 s: the daemon drops a connection that has not answered its keepalive for 30 s (measured, libvirt 9.0).
+as the event loop runs. So while the broker does not read, the event loop does not run either. As the daemon drops a
+connection from which it has heard nothing for 30 s (measured, libvirt 9.0), there is then a call every 15 s. Answering its
+pings would not do: they stand in line behind hundreds of small stream messages, and the client reads one at each turn.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TO_GUEST = 4096  # bytes taken from the broker at once; nothing more waits in th
 STALL = 64 * 1024  # bytes that wait for the broker: from here on the event loop rests
 NO_INPUT = 512 * 1024  # ... nothing is taken from the broker, as each send reads a socket's fill from the daemon
 GIVE_UP = 1024 * 1024  # ... the console ends
-KEEPALIVE_TURN = 15.0  # seconds
+SIGN_OF_LIFE = 15.0  # seconds
 RELEASE = (0.005, 0.02, 0.05, 0.1)  # seconds between tries: libvirtd may learn of the last console's end a moment late
 
 _DENIED = (
@@ -113,6 +114,7 @@ class Pump:
         self._noted = False  # the stream has something to say
         self._lost = False  # the connection to libvirtd has
         self._ended = False
+        self._sign_of_life_due = False
         console.setblocking(False)
         console.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STALL)
         self._stream_events = libvirt.VIR_STREAM_EVENT_READABLE
@@ -147,6 +149,10 @@ class Pump:
 
     def _turn(self) -> None:
         try:
+            if self._sign_of_life_due:
+                self._sign_of_life_due = False
+                self._stream.connect().getLibVersion()
+                self._noted = True  # while it waited it read output into libvirt's own queue: it is to be counted here
             if self._noted:
                 self._noted = False
                 self._receive()
@@ -193,7 +199,7 @@ class Pump:
             sent = self._stream.send(self._to_guest)
             if sent > 0:  # -2: would block
                 self._to_guest = self._to_guest[sent:]
-                self._noted = True  # the send may have read output into libvirt's own queue: it is to be counted here
+                self._noted = True  # and so may a send
 
     def _rearm(self) -> None:
         """Asks for the events that something can be done with, as an unanswered one would come again at once."""
@@ -214,17 +220,9 @@ class Pump:
         takes_input = not self._ended and not self._to_guest and len(self._to_broker) < NO_INPUT
         poll.register(self._console, select.POLLOUT | (select.POLLIN if takes_input else 0))
         poll.register(self._control, select.POLLIN)
-        ready = dict(poll.poll(KEEPALIVE_TURN * 1000))
+        ready = dict(poll.poll(SIGN_OF_LIFE * 1000))
         self._over = self._over or self._control.fileno() in ready
-        if not ready and not self._ended:
-            self._run_once()
-
-    def _run_once(self) -> None:
-        """One turn of the event loop that does not wait."""
-        timer = libvirt.virEventAddTimeout(0, _ignore, None)
-        libvirt.virEventRunDefaultImpl()
-        libvirt.virEventRemoveTimeout(timer)
-        self._noted = True
+        self._sign_of_life_due = not ready and not self._ended
 
 
 _STREAM_ENDS = libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP

@@ -67,7 +67,7 @@ class NotifySocket:
 
 
 class Program:
-    """One run of a program; `notify` says that it speaks sd_notify."""
+    """One run of a program; `notify` says that it speaks sd_notify, `stdin` is a descriptor that stays the caller's."""
 
     def __init__(
         self,
@@ -77,12 +77,14 @@ class Program:
         notify: bool = False,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self.argv = [str(word) for word in argv]
         self.transcript = Transcript(log)
         self.notify = NotifySocket() if notify else None
         self._environment = dict(environment or {})
         self._directory = directory
+        self._stdin = stdin
         self._popen: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
 
@@ -101,7 +103,7 @@ class Program:
         with self.transcript.path.open("ab") as log:
             self._popen = subprocess.Popen(
                 ["setpriv", "--pdeathsig=KILL", "--", *self.argv],
-                stdin=subprocess.DEVNULL,
+                stdin=self._stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,

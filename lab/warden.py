@@ -23,8 +23,9 @@ def main() -> None:
     """Serve until standard input or the parent ends."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # Ctrl+C at the terminal is for the one who started us; it will close our input when it is done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl+C at the terminal, or its hanging up, is for the one who started us: our input ends when that one is done.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     try:
         _serve(os.pidfd_open(parent), command)
     finally:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any
 
 import click
 import httpx
@@ -26,13 +26,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eva.consent import CLOUDADMIN, MAX_SECONDS, Access, Kind
 from eva.strict_yaml import BadSettings
 from eva.token import SigningKey
-from provider import daemon
 from provider.authority import ALIVE_MS, Refused
 from provider.books import Books, Enrolled, Filed
 from provider.desk import enrol
 from provider.keys import (
     BadKeyFile,
     Owner,
+    load_signer,
     read_private,
     read_public,
     sign_key_set,
@@ -43,28 +43,39 @@ from provider.keys import (
 from provider.settings import DEFAULT_PATH, Settings, read
 from provider.store import BadStore, Store
 
-FAILED, NOT_CONFIRMED, BAD_CONFIG = 1, 3, 78
+NOT_CONFIRMED = 3
 LISTED = 1000
 
 
-def main() -> NoReturn:
-    """The console script."""
-    try:
-        cli()
-    except (BadSettings, BadKeyFile, BadStore) as error:
-        _fail(str(error), BAD_CONFIG)
-    except Refused as error:
-        _fail(error.detail or str(error.refusal), FAILED)
-    except ssl.SSLError as error:
-        _fail(f"a TLS certificate or key file cannot be used: {error}", BAD_CONFIG)
-    except OSError as error:
-        _fail(str(error), FAILED)
-    sys.exit(0)
+class Failure(click.ClickException):
+    """What a command ends with: one line and its exit code."""
+
+    exit_code = 1
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"eva-provider: {self.message}", err=True, file=file)
 
 
-def _fail(text: str, code: int) -> NoReturn:
-    click.echo(f"eva-provider: {text}", err=True)
-    sys.exit(code)
+class BadConfig(Failure):
+    """Settings, keys or store that cannot be worked with."""
+
+    exit_code = 78  # EX_CONFIG, sysexits.h
+
+
+class _Commands(click.Group):
+    """The one place where an error becomes a line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (BadSettings, BadKeyFile, BadStore) as error:
+            raise BadConfig(str(error)) from None
+        except Refused as error:
+            raise Failure(error.detail or str(error.refusal)) from None
+        except ssl.SSLError as error:
+            raise BadConfig(f"a TLS certificate or key file cannot be used: {error}") from None
+        except OSError as error:
+            raise Failure(str(error)) from None
 
 
 def _utc(ms: int) -> str:
@@ -75,14 +86,18 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=_Commands, invoke_without_command=True)
 @click.option("--config", type=click.Path(path_type=Path), default=DEFAULT_PATH, show_default=True, help="Settings file.")
 @click.pass_context
 def cli(context: click.Context, config: Path) -> None:
     """Emergency VM Access, the resource provider. Without a command: runs the daemon."""
     context.obj = read(config)
     if context.invoked_subcommand is None:
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        # the commands do not wait for the daemon's libraries to load
+        from provider import daemon  # noqa: PLC0415 - why: the line above
+
         asyncio.run(daemon.run(context.obj))
 
 
@@ -91,7 +106,7 @@ def cli(context: click.Context, config: Path) -> None:
 def check_config(settings: Settings) -> None:
     """Checks settings, keys and store, changing nothing."""
     with _opened(settings) as store:
-        signer = daemon.load_signer(settings, store)
+        signer = load_signer(settings.keys, store)
     click.echo(f"settings, store and key set {signer.version} (signing key {signer.key.kid}) are good")
 
 
@@ -317,13 +332,18 @@ def _ask(settings: Settings, path: str, body: dict[str, Any]) -> dict[str, Any]:
         with httpx.Client(transport=transport, timeout=patience, base_url="http://provider") as client:
             answer = client.post(path, json=body)
     except httpx.ConnectError:
-        _fail(f"no provider answers at {settings.admin_socket}: start it, or run this as its user", FAILED)
+        raise Failure(f"no provider answers at {settings.admin_socket}: start it, or run this as its user") from None
     except httpx.HTTPError as error:
-        _fail(f"the provider did not answer ({error}): `consent list` shows what stands", FAILED)
+        raise Failure(f"the provider did not answer ({error}): `consent list` shows what stands") from None
     found: dict[str, Any] = answer.json()
     if answer.status_code != 200:
-        _fail(str(found.get("detail") or found.get("error")), FAILED)
+        raise Failure(str(found.get("detail") or found.get("error")))
     return found
+
+
+def main() -> None:
+    """The console script."""
+    cli()
 
 
 if __name__ == "__main__":

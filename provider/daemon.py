@@ -8,27 +8,16 @@ import signal
 from contextlib import ExitStack
 from pathlib import Path
 
-from provider.books import Books
-from provider.keys import Signer, open_signer
+from provider.keys import load_signer
 from provider.meters import Meters
 from provider.mqtt import MqttPost
 from provider.notify import notify, watchdog_seconds
 from provider.registrar import Registrar
 from provider.service import Server, admin_server, lease_server, metrics_server, tcp_socket, unix_socket
 from provider.settings import Settings
-from provider.store import BadStore, Store, StoreThread
+from provider.store import Store, StoreThread
 
 log = logging.getLogger("provider")
-
-
-def load_signer(settings: Settings, store: Store) -> Signer:
-    """The key that signs now, by the newest key set in the store. Raises BadStore, BadKeyFile."""
-    with store.read() as connection:
-        newest = Books(connection).key_set()
-    if newest is None:
-        raise BadStore(settings.store, "holds no key set: make one with `eva-provider keys init`")
-    token, kid = newest
-    return open_signer(settings.keys.signing, settings.keys.root_public, token, kid)
 
 
 async def run(settings: Settings) -> None:
@@ -39,7 +28,7 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     with ExitStack() as stack:
         store = Store(settings.store)
-        signer = load_signer(settings, store)
+        signer = load_signer(settings.keys, store)
         thread = StoreThread(store)
         stack.callback(thread.close)
         meters = Meters()
@@ -81,7 +70,7 @@ async def _feed_watchdog(registrar: Registrar) -> None:
     period = watchdog_seconds()
     while period is not None:
         if await registrar.is_well():
-            notify("WATCHDOG=1")
+            notify("WATCHDOG=1", wait=False)
         await asyncio.sleep(period)
 
 

@@ -24,6 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from eva.token import BadToken, SigningKey, Typ, thumbprint, verify
 from eva.wire import NODES, KeySet
+from provider.books import Books
+from provider.settings import KeyFiles
+from provider.store import BadStore, Store
 
 MAX_FILE = 4096
 
@@ -138,6 +141,15 @@ def signing_path(directory: Path, kid: str) -> Path:
 def sign_key_set(root: SigningKey, version: int, keys: Iterable[Ed25519PublicKey]) -> str:
     """The eva-keys+jwt of these signing keys."""
     return root.sign(Typ.KEYS, KeySet(version, {thumbprint(key): key for key in keys}).to_claims())
+
+
+def load_signer(files: KeyFiles, store: Store) -> Signer:
+    """The key that signs now, by the newest key set in the store. Raises BadStore, BadKeyFile."""
+    with store.read() as connection:
+        newest = Books(connection).key_set()
+    if newest is None:
+        raise BadStore(store.path, "holds no key set: make one with `eva-provider keys init`")
+    return open_signer(files.signing, files.root_public, *newest)
 
 
 def open_signer(directory: Path, root_public: Path, key_set: str, signing_kid: str) -> Signer:

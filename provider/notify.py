@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 
-def notify(state: str) -> None:
-    """One datagram. Raises OSError where the socket is named but not there."""
+def notify(state: str, *, wait: bool = True) -> None:
+    """One datagram. Raises OSError where the socket is named but not there.
+
+    Without `wait` it is dropped when the service manager does not read: its silence must not stop ours.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -15,7 +19,9 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.connect(address)
-        channel.sendall(state.encode())
+        channel.setblocking(wait)
+        with suppress(BlockingIOError):
+            channel.send(state.encode())
 
 
 def watchdog_seconds() -> float | None:

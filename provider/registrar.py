@@ -162,7 +162,9 @@ class Registrar:
             async with asyncio.timeout_at(deadline), self._awaiting(consent.jti) as answered:
                 payload = Envelope(offer.token, keys=self._signer.key_set).encode()
                 life = max(1, consent.expires_at - wall_ms() // 1000)
-                await self._post.send(consent_topic(consent.node), payload, expires=life, patience=self._limits.receipt_seconds)
+                # a little less than the whole wait, so that what failed can be told apart
+                patience = 0.9 * self._limits.receipt_seconds
+                await self._post.send(consent_topic(consent.node), payload, expires=life, patience=patience)
                 await answered.wait()
         except TimeoutError:
             pass

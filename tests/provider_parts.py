@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import sqlite3
+import socket
 import ssl
 import sys
 import time
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import httpx
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -39,9 +39,10 @@ from eva.wire import (
     revocation_topic,
 )
 from lab.certificates import Authority, KeyPair
-from lab.mosquitto import Mosquitto
+from lab.mosquitto import PLAIN, Mosquitto
 from lab.ports import free_port
 from lab.process import Program
+from provider.command import cli
 from provider.keys import read_public, write_public
 
 SUBSCRIPTION = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
@@ -171,8 +172,8 @@ class Node:
         await self.client.publish(lease_request_topic(self.pen.name), payload, qos=1, properties=properties)
         return await asyncio.wait_for(self.leases.get(), 10)
 
-    async def has_revocation(self, seq: int) -> Revocation:
-        async with asyncio.timeout(10), self.heard:
+    async def has_revocation(self, seq: int, seconds: float = 10) -> Revocation:
+        async with asyncio.timeout(seconds), self.heard:
             await self.heard.wait_for(lambda: any(one.seq == seq for one in self.revocations))
         return next(one for one in self.revocations if one.seq == seq)
 
@@ -192,6 +193,7 @@ def mqtt_client(port: int, name: str, tls: ssl.SSLContext | None = None) -> aiom
         clean_start=False,
         properties=properties,
         tls_context=tls,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
 
 
@@ -247,34 +249,61 @@ class Ran:
 
 
 class Cloud:
-    """A mosquitto, a provider's daemon, and what is needed to be its node."""
+    """A provider's keys and settings, its daemon and a mosquitto once started, and what is needed to be its node.
+
+    `pen` and `vm` are a node and a virtual machine of the test's own: fresh() gives new ones.
+    """
 
     def __init__(self, directory: Path, authority: Authority, receipt_seconds: int = 3) -> None:
-        self.mosquitto = Mosquitto()
+        self.mosquitto = Mosquitto(PLAIN + "set_tcp_nodelay true\n" if NODELAY else PLAIN)
         self.mosquitto.start()
         self.place = make_place(directory, authority, f"{{host: 127.0.0.1, port: {self.mosquitto.port}}}", receipt_seconds)
-        self.pen = Pen("AzS-ERCS01")
         self.argv = [sys.executable, "-m", "provider.command", "--config", str(self.place.config)]
         self.daemon = Program(self.argv, directory / "provider.log", notify=True)
+        self._names = 0
+        ran = self.run("keys", "init")
+        assert ran.code == 0, ran.err
+        self.fresh()
+
+    def fresh(self) -> None:
+        self._names += 1
+        self.vm = f"vm{self._names}"
+        self.pen = Pen(f"AzS-ERCS{self._names:02}")
+        self.enrol(self.pen)
+
+    @property
+    def resource_id(self) -> str:
+        return resource_id(self.vm)
+
+    def run(self, *arguments: str) -> Ran:
+        """A command, in this process."""
+        found = CliRunner().invoke(cli, ["--config", str(self.place.config), *arguments])
+        if found.exception is not None and not isinstance(found.exception, SystemExit):
+            raise found.exception
+        return Ran(found.exit_code, found.stdout, found.stderr)
 
     async def eva_provider(self, *arguments: str) -> Ran:
-        process = await asyncio.create_subprocess_exec(*self.argv, *arguments, stdout=PIPE, stderr=PIPE)
-        out, err = await process.communicate()
-        return Ran(process.returncode or 0, out.decode(), err.decode())
+        """The same, while the loop goes on."""
+        return await asyncio.to_thread(self.run, *arguments)
 
-    async def enrol(self, pen: Pen) -> None:
-        path = self.place.directory / f"{pen.name}-{pen.key.kid}.pub"
+    def enrol(self, pen: Pen) -> None:
+        path = self.place.directory / f"{pen.key.kid}.pub"
         write_public(path, pen.public)
-        ran = await self.eva_provider("nodes", "add", pen.name, "--key", str(path), "--replace")
+        ran = self.run("nodes", "add", pen.name, "--key", str(path), "--replace")
         assert ran.code == 0, ran.err
 
-    async def start(self) -> None:
+    def start(self) -> None:
+        """The daemon, up and on MQTT."""
+        assert self.daemon.notify is not None
+        self.daemon.notify.heard.clear()
         self.daemon.start()
-        await self.daemon.notified()
+        self.daemon.wait_notified()
         # ready does not wait for MQTT; a test does
-        async with asyncio.timeout(10):
-            while not self.healthz()["mqtt"]:
-                await asyncio.sleep(0.02)
+        until(lambda: self.healthz()["mqtt"])
+
+    def close(self) -> None:
+        self.daemon.close()
+        self.mosquitto.close()
 
     def healthz(self) -> dict[str, bool]:
         return httpx.get(f"http://127.0.0.1:{self.place.metrics_port}/healthz", timeout=5).json()
@@ -284,10 +313,10 @@ class Cloud:
         text = httpx.get(f"http://127.0.0.1:{self.place.metrics_port}/metrics", timeout=5).text
         return sum(float(found.rsplit(" ", 1)[1]) for found in text.splitlines() if found.startswith(line + " "))
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of the store, read beside the daemon."""
-        with closing(sqlite3.connect(self.place.store)) as connection:
-            return connection.execute(sql).fetchall()
+    def states(self) -> list[str]:
+        """Those of this node's consents, newest first."""
+        rows = json.loads(self.run("consent", "list", "--json").out)
+        return [row["state"] for row in rows if row["node"] == self.pen.name]
 
     @asynccontextmanager
     async def node(self, pen: Pen | None = None, **ways: Any) -> AsyncIterator[Node]:
@@ -304,26 +333,30 @@ class Cloud:
             finally:
                 running.cancel()
 
-    def grant_arguments(self, *more: str, vm: str = "vm1") -> tuple[str, ...]:
-        first = ("consent", "grant", "--resource-id", resource_id(vm), "--kind", "serial", "--giver", "tenant@example.org")
+    def grant_arguments(self, *more: str) -> tuple[str, ...]:
+        first = ("consent", "grant", "--resource-id", self.resource_id, "--kind", "serial", "--giver", "tenant@example.org")
         return (*first, "--node", self.pen.name, *more)
 
-    async def granted(self, *more: str, vm: str = "vm1") -> dict[str, Any]:
-        ran = await self.eva_provider(*self.grant_arguments("--json", *more, vm=vm))
+    async def granted(self, *more: str) -> dict[str, Any]:
+        ran = await self.eva_provider(*self.grant_arguments("--json", *more))
         assert ran.code == 0, ran.err
         return json.loads(ran.out)
 
 
-@asynccontextmanager
-async def running_cloud(directory: Path, authority: Authority, receipt_seconds: int = 3) -> AsyncIterator[Cloud]:
+def until(reached: Callable[[], bool]) -> None:
+    """What another process shows on a page cannot be awaited."""
+    deadline = time.monotonic() + 15
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def running_cloud(directory: Path, authority: Authority, receipt_seconds: int = 3) -> Iterator[Cloud]:
     """Keys made, one node enrolled, the daemon up and on MQTT."""
     cloud = Cloud(directory, authority, receipt_seconds)
     try:
-        ran = await cloud.eva_provider("keys", "init")
-        assert ran.code == 0, ran.err
-        await cloud.enrol(cloud.pen)
-        await cloud.start()
+        cloud.start()
         yield cloud
     finally:
-        cloud.daemon.close()
-        cloud.mosquitto.close()
+        cloud.close()

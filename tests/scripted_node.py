@@ -57,6 +57,8 @@ class PlayedSession:
     keyboard: bool = True
     attached: ServerConnection | None = None
     attachments: int = 0
+    spoken: int = 0  # bytes that the network has taken of the output
+    said: int = 0  # where in the output this attachment is
     control: ServerConnection | None = None
     ended: bool = False
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -78,12 +80,17 @@ class PlayedSession:
         assert self.control is not None
         await self.control.send(Notice(event, {"session": self.id, **params}).encode())
 
+    async def mark(self, mark: Mark, **members: Json) -> None:
+        assert self.attached is not None
+        await self.attached.send(encode_mark(mark, **members))
+
     async def viewers(self, keyboard: str | None, *others: str) -> None:
         seen = [{"session": self.id, "account": ACCOUNT, "access": str(self.access)}]
         seen += [{"session": f"of-{name}", "account": name, "access": "keyboard"} for name in others]
         await self.notify(Event.VIEWERS, viewers=seen, keyboard=keyboard)
 
     async def end(self, ending: Ending, *, notice: bool = True, code: bool = True) -> None:
+        await self.until(lambda: ending is Ending.OPERATOR_LEFT or self.said == len(self.output))
         self.ended = True
         if notice:
             at_ms = time.time_ns() // 1_000_000
@@ -243,9 +250,9 @@ class ScriptedNode:
         try:
             async for data in connection:
                 assert isinstance(data, bytes)
-                await session.until(lambda: session.taking or session.attached is not connection, 60)
-                if session.attached is not connection:
-                    return  # resumed elsewhere: what comes here now is not taken
+                await session.until(lambda: session.taking or session.ended or session.attached is not connection, 60)
+                if session.ended or session.attached is not connection:
+                    return  # what comes here now is not taken
                 session.input += data
                 if serial:
                     await connection.send(encode_mark(Mark.TAKEN, taken=len(session.input)))
@@ -253,6 +260,8 @@ class ScriptedNode:
         finally:
             speaking.cancel()
             await asyncio.gather(speaking, return_exceptions=True)
+            if connection.protocol.close_rcvd is not None and session.attached is connection:
+                session.ended = True  # a close frame is the operator's leave; without one the session waits
             await session.wake()
 
     async def _speak(self, session: PlayedSession, connection: ServerConnection) -> None:
@@ -263,6 +272,9 @@ class ScriptedNode:
             piece = bytes(session.output[sent : sent + self.chunk()])
             sent += len(piece)
             await connection.send(piece)
+            session.spoken += len(piece)
+            session.said = sent
+            await session.wake()
 
 
 def server_tls(authority: Authority) -> ssl.SSLContext:

@@ -84,6 +84,11 @@ def test_the_longest_password_of_the_protocol_works() -> None:
     assert Accounts.parse(users(person(password=LEAST.hash(longest))), "u").verify("alice", longest) is not None
 
 
+def test_a_longer_one_is_wrong_whatever_the_file_holds() -> None:
+    longer = "p" * (MAX_SECRET + 1)
+    assert Accounts.parse(users(person(password=LEAST.hash(longer))), "u").verify("alice", longer) is None
+
+
 def test_an_account_without_groups_is_in_none(accounts: Accounts) -> None:
     found = accounts.get("no_groups")
     assert found is not None

@@ -153,6 +153,15 @@ def test_after_a_guest_s_error_no_byte_goes_either_way() -> None:
         rfb.from_operator(request(), keyboard=True)
 
 
+def test_after_an_error_a_body_that_was_to_be_skipped_is_refused_too() -> None:
+    rfb = running()
+    rfb.from_operator(pack(">B3xI", 6, 100), keyboard=True)
+    with pytest.raises(RfbError):
+        rfb.from_guest(b"\x63")
+    with pytest.raises(RfbError):
+        rfb.from_operator(b"text", keyboard=True)
+
+
 def test_the_screen_is_known_after_the_handshake() -> None:
     assert (RfbFilter("title").screen, handshaken().screen) == ((0, 0), (640, 480))
 

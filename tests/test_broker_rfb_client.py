@@ -142,10 +142,10 @@ def test_order_is_kept() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", sorted(set(range(256)) - {0, 2, 3, 4, 5, 6, 150, 248, 250, 251, 255}))
-def test_an_unknown_type_ends_it(kind: int) -> None:
-    with pytest.raises(UnknownError):
-        handshaken().from_operator(bytes((kind, *bytes(40))), keyboard=True)
+def test_an_unknown_type_ends_it() -> None:
+    for kind in set(range(256)) - {0, 2, 3, 4, 5, 6, 150, 248, 250, 251, 255}:
+        with pytest.raises(UnknownError):
+            handshaken().from_operator(bytes((kind, *bytes(40))), keyboard=True)
 
 
 @pytest.mark.parametrize("tail", [b"\x02", b"\x01\x00\x03"])

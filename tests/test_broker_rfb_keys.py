@@ -80,6 +80,13 @@ def test_buttons_are_released_where_the_pointer_is() -> None:
     assert keys.release(relative=False) == pointer(0, 30, 40)
 
 
+def test_buttons_are_released_once() -> None:
+    keys = PressedKeys()
+    keys.pointer(pointer(1, 30, 40))
+    keys.release(relative=False)
+    assert keys.release(relative=False) == b""
+
+
 def test_buttons_of_a_relative_pointer_are_released_without_a_movement() -> None:
     keys = PressedKeys()
     keys.pointer(pointer(1, 0x7FFF + 3, 0x7FFF))

@@ -56,6 +56,7 @@ class Machine:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.directory / "qmp"))
         self._listener.listen()
+        self._events: list[str | None] = []
         self._program = Program(
             [
                 *("qemu-system-x86_64", "-M", "pc", "-accel", "tcg", "-m", "32", "-S", "-nodefaults", "-no-user-config"),
@@ -85,8 +86,14 @@ class Machine:
         """Have QEMU do this and wait until it has."""
         self._qmp.write(json.dumps({"execute": command}).encode() + b"\n")
         self._qmp.flush()
-        while "return" not in json.loads(self._qmp.readline()):
-            pass
+        while "return" not in (answer := json.loads(self._qmp.readline())):
+            self._events.append(answer.get("event"))
+
+    def left(self) -> None:
+        """Wait until a viewer that hung up is gone: QEMU then lets go all keys, whoever pressed them, up to 3 s later."""
+        while "VNC_DISCONNECTED" not in self._events:
+            self._events.append(json.loads(self._qmp.readline()).get("event"))
+        self.do("query-status")
 
     def go(self) -> None:
         self.do("cont")
@@ -240,6 +247,7 @@ def echo() -> Iterator[Machine]:
     with Machine(ECHO) as machine:
         machine.go()
         asyncio.run(_until_prompt(machine))
+        machine.left()
         yield machine
 
 

@@ -123,6 +123,10 @@ def test_a_guest_that_speaks_out_of_turn_ends_it() -> None:
         rfb.from_guest(b"\x01")
 
 
+def test_an_empty_piece_is_nobody_s_turn() -> None:
+    assert up_to(VERSION).from_guest(b"").pieces == ()
+
+
 def test_a_bell_goes_on() -> None:
     assert to_operator(handshaken(), b"\x02\x02") == b"\x02\x02"
 
@@ -165,10 +169,10 @@ def test_a_length_above_its_limit_ends_it_before_it_is_read(message: bytes) -> N
         running().from_guest(message)
 
 
-@pytest.mark.parametrize("kind", sorted(set(range(256)) - {0, 1, 2, 3, 255}))
-def test_an_unknown_type_ends_it(kind: int) -> None:
-    with pytest.raises(UnknownError):
-        running().from_guest(bytes((kind,)))
+def test_an_unknown_type_ends_it() -> None:
+    for kind in set(range(256)) - {0, 1, 2, 3, 255}:
+        with pytest.raises(UnknownError):
+            running().from_guest(bytes((kind,)))
 
 
 @pytest.mark.parametrize("message", [b"\xff\x00\x00\x00", b"\xff\x02\x00\x00", b"\xff\x01\x00\x03"])

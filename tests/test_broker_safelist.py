@@ -214,6 +214,10 @@ def test_a_wall_clock_put_back_before_a_restart_in_one_boot_lengthens_nothing(sa
     assert not again.admits(DESK, "alice", at(0.5 * HOUR, 8 * HOUR))
 
 
+def test_an_end_over_eight_hours_ahead_on_the_wall_is_dropped_in_the_same_boot_too(safelist: Safelist) -> None:
+    assert Safelist.from_rows(safelist.to_rows(), BOOT, at(-1, 1)).to_rows() == ()
+
+
 def after_reboot(wall: float, boot: float) -> Instant:
     return Instant(NOW.wall + round(wall * NS), round(boot * NS))
 

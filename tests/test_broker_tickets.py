@@ -182,3 +182,10 @@ def test_a_lapsed_ticket_takes_no_later_one_of_its_session_with_it(tickets: Tick
     second = tickets.issue(fresh(), "s1", "alice", DESK, after(20))
     tickets.sweep(after(TICKET_SECONDS + 5))
     assert tickets.redeem(second, DESK, after(TICKET_SECONDS + 5)) is not None
+
+
+def test_nothing_is_kept_of_what_was_used_or_lapsed(tickets: Tickets, ticket: str) -> None:
+    tickets.issue(fresh(), "s2", "alice", DESK, NOW)
+    tickets.redeem(ticket, DESK, NOW)
+    tickets.sweep(after(TICKET_SECONDS))
+    assert [len(kept) for kept in vars(tickets).values()] == [0, 0]

@@ -308,6 +308,7 @@ async def test_after_a_pause_no_other_frame_comes_until_the_operator_is_resumed(
         await console.take(12)
         await asyncio.sleep(0.05)
         assert console.payloads == frames[:3]
+        assert not connection.transport.is_reading()
         connection.resume_operator()
         await console.take(4000)
         assert console.payloads == frames
@@ -408,11 +409,11 @@ async def test_the_closing_handshake_comes_through_whatever_is_held(pem: Path | 
 
 
 async def test_a_close_frame_right_behind_the_byte_at_which_we_ended_is_seen(pem: Path | None) -> None:
-    async with edge(pem) as here, here.raw() as (_, writer, connection, console):
+    async with edge(pem) as here, here.raw() as (reader, writer, connection, console):
         console.acts = [lambda _: connection.end(4001, "consent-expired", grace=5)]
         writer.write(masked(Opcode.BINARY, b"x") + masked(Opcode.BINARY, b"y") + masked(Opcode.CLOSE, b""))
-        await console.take(1)
-        assert await wait_closed(connection, 5) < 1
+        assert await asyncio.wait_for(reader.read(), 2) == b"\x88\x11\x0f\xa1consent-expired"  # to the end of file
+        assert console.payloads == [b"x"]
 
 
 async def test_end_is_over_within_its_grace_for_a_peer_that_never_reads(pem: Path | None) -> None:
@@ -448,12 +449,13 @@ async def test_end_with_a_reason_that_does_not_fit_still_ends() -> None:
 
 
 async def test_end_before_attach_reaches_no_feed() -> None:
-    async with edge() as here, here.dial():
+    async with edge() as here, here.dial() as client:
         connection, console = await here.accepted(), Console()
+        await client.send(b"before")
         connection.end(4002, "consent-revoked")
         connection.attach(console)
         await wait_closed(connection, 1)
-        assert console.departures == []
+        assert (console.payloads, console.departures) == ([], [])
 
 
 # -- the end, by the operator ------------------------------------------------------------------------------------------
@@ -665,8 +667,11 @@ async def test_a_close_frame_with_nothing_held_before_it_reaches_a_paused_consol
 
 async def test_a_peer_that_takes_nothing_is_dropped_even_when_held(pem: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "PING_INTERVAL", 0.1)
-    async with edge(pem) as here, here.raw() as (_, _, connection, console):
+    async with edge(pem) as here, here.raw() as (_, writer, connection, console):
         connection.pause_operator()
+        writer.write(masked(Opcode.BINARY, b"held"))
+        while connection.transport.is_reading():
+            await asyncio.sleep(0.001)
         while not connection.congested:
             connection.send_binary(BLOCK)
             await asyncio.sleep(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
+import itertools
 import os
 import random
 import ssl
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import pytest
 
 from cmdlets import serial
-from cmdlets.node import Credentials, Lost, Node, sign_in
+from cmdlets.node import Credentials, Node, Unreachable, sign_in
 from cmdlets.serial import Gone, KeyboardLost, SerialSession, Undelivered
 from cmdlets.standing import Ended
 from cmdlets.stream import LIMIT
 from cmdlets.terminal import Pipes, Vacant
 from eva.consent import Access
-from eva.control import Event, Method, Refusal, Refused
+from eva.control import Mark, Method, Refusal, Refused
 from eva.ending import Ending
 from eva.resource_id import ResourceId
 from lab.certificates import Authority
@@ -44,8 +44,8 @@ class Script:
     def __init__(self) -> None:
         self._stdin, self.keys = os.pipe()
         self.output, self._stdout = os.pipe()
-        self.lines = io.StringIO()
-        self.pipes = Pipes(self._stdin, self._stdout, self.lines)
+        self.lines: list[str] = []
+        self.pipes = Pipes(self._stdin, self._stdout, self.lines.append)
         self.got = bytearray()
         self._open = {self._stdin, self.keys, self.output, self._stdout}
 
@@ -68,11 +68,22 @@ class Script:
         """Takes what is there; meant for add_reader."""
         self.got += os.read(self.output, 65536)
 
+    def drain(self) -> None:
+        self.close(self._stdout)
+        while more := os.read(self.output, 65536):
+            self.got += more
+
 
 @dataclass
 class Run:
     script: Script
     task: asyncio.Task[Ended]
+
+    async def fails(self, kind: type[Exception]) -> Exception:
+        with pytest.raises(kind) as caught:
+            async with asyncio.timeout(20):
+                await self.task
+        return caught.value
 
 
 @contextlib.asynccontextmanager
@@ -93,6 +104,8 @@ async def running(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await script.pipes.last_words()
+        if reading:
+            script.drain()
         script.close()
 
 
@@ -126,8 +139,7 @@ async def test_broken_connections_lose_and_double_nothing(
     typed, said = letters(chance, 200_000), letters(chance, 400_000)
     breaks = 30
 
-    def budget() -> int | None:
-        return chance.randint(1, 60_000) if relay.broken < breaks else None
+    budgets = itertools.chain((None, 20_000), (chance.randint(1, 60_000) for _ in range(breaks)), itertools.repeat(None))
 
     def prepare(session: PlayedSession) -> None:
         session.output += said
@@ -136,17 +148,230 @@ async def test_broken_connections_lose_and_double_nothing(
 
     async with ScriptedNode(chunk=lambda: chance.randint(1, 9000)).serving(server_tls(certificates)) as node:
         node.prepare = prepare
-        relay = BreakingRelay(node.port, budget)
-        async with relay.serving() as port:
-            async with running(port, tls, linger_s=1.0) as run:
-                while not node.sessions and run.task.done() is False:
-                    await asyncio.sleep(0.01)
-                    if run.task.done() and isinstance(run.task.exception(), Lost):
-                        break
-                await run.script.write(typed)
-                ended = await run.task
+        async with BreakingRelay(node.port, budgets.__next__).serving() as port, running(port, tls, linger_s=1.0) as run:
+            await run.script.write(typed)
+            ended = await run.task
         session = next(iter(node.sessions.values()))
     assert ended.ending is Ending.OPERATOR_LEFT
     assert bytes(run.script.got) == said
     assert bytes(session.input) == typed
-    assert session.attachments > 3
+    assert session.attachments > 5
+
+
+async def test_a_drop_while_nobody_reads_loses_and_doubles_nothing(
+    node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serial, "PAUSES", (0.01,))
+    monkeypatch.setattr(serial, "LAST_NOTICE", 0.01)
+    said = letters(random.Random(1), 1_000_000)
+    async with running(node.port, tls, linger_s=1.0, reading=False) as run:
+        for attachments in range(1, 6):
+            session = await node.session(attachments)
+            await session.say(said[(attachments - 1) * 200_000 : attachments * 200_000])
+            # the pipe holds 64 KiB, so the output of this attachment stands half written when it breaks
+            await asyncio.sleep(0.1)
+            if attachments < 5:
+                session.drop()
+        asyncio.get_running_loop().add_reader(run.script.output, run.script.read)
+        run.script.close(run.script.keys)
+        await run.task
+    assert bytes(run.script.got) == said
+
+
+async def test_a_stopped_reader_stops_the_node(node: ScriptedNode, tls: ssl.SSLContext):
+    said = bytes(64_000_000)
+    async with running(node.port, tls, reading=False) as run:
+        session = await node.session()
+        node.chunk = lambda: 65536
+        await session.say(said)
+        before = -1
+        while before != (before := session.spoken):
+            await asyncio.sleep(0.3)  # until it gets no further
+        assert session.spoken < 16_000_000
+        assert not run.task.done()
+
+
+async def test_a_node_that_takes_nothing_stops_the_script(node: ScriptedNode, tls: ssl.SSLContext):
+    typed = letters(random.Random(2), 1_000_000)
+    node.prepare = lambda session: setattr(session, "taking", False)
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        writing = asyncio.create_task(run.script.write(typed))
+        await asyncio.wait([writing], timeout=1.0)
+        assert not writing.done()
+        session.taking = True
+        await session.wake()
+        await writing
+        assert (await run.task).ending is Ending.OPERATOR_LEFT
+    assert bytes(session.input) == typed
+
+
+async def test_input_is_kept_within_its_bound(node: ScriptedNode, tls: ssl.SSLContext):
+    node.prepare = lambda session: setattr(session, "taking", False)
+    async with running(node.port, tls) as run:
+        await node.session()
+        os.set_blocking(run.script.keys, False)
+        went = 0
+        for _ in range(20):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    went += os.write(run.script.keys, bytes(4096))
+            await asyncio.sleep(0.05)
+        assert LIMIT <= went <= LIMIT + 65536 + 8192  # ours, the pipe's, one read
+
+
+@pytest.mark.parametrize(("notice", "code"), [(True, True), (True, False), (False, True)])
+async def test_a_cut_is_known_by_either_connection(node: ScriptedNode, tls: ssl.SSLContext, notice: bool, code: bool):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        await session.say(b"last words")
+        await session.end(Ending.CONSENT_REVOKED, notice=notice, code=code)
+        ended = await run.task
+    assert ended.ending is Ending.CONSENT_REVOKED
+    assert bytes(run.script.got) == b"last words"
+    assert Method.SESSION_LEAVE not in node.methods()
+
+
+async def test_a_script_without_the_keyboard_ends(node: ScriptedNode, tls: ssl.SSLContext):
+    node.prepare = lambda session: setattr(session, "keyboard", False)
+    async with running(node.port, tls) as run:
+        await run.fails(KeyboardLost)
+    assert node.methods()[-1] is Method.SESSION_LEAVE
+
+
+async def test_a_script_whose_keyboard_is_taken_ends(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        await session.viewers(session.id)
+        await session.viewers("of-naomi", "naomi")
+        await run.fails(KeyboardLost)
+
+
+async def test_a_script_that_only_looks_needs_no_keyboard_and_no_input(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls, access=Access.VIEW) as run:
+        run.script.close(run.script.keys)
+        session = await node.session()
+        await session.say(b"seen")
+        await session.end(Ending.CONSENT_EXPIRED)
+        assert (await run.task).ending is Ending.CONSENT_EXPIRED
+    assert bytes(run.script.got) == b"seen"
+    assert node.asked[1].params["access"] == "view"
+
+
+async def test_input_that_the_vm_does_not_take_is_an_error(
+    node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serial, "STUCK", 0.3)
+    node.prepare = lambda session: setattr(session, "taking", False)
+    async with running(node.port, tls) as run:
+        await run.script.write(b"12345")
+        error = await run.fails(Undelivered)
+    assert isinstance(error, Undelivered)
+    assert error.count == 5
+
+
+async def test_held_input_is_told_and_a_query_is_not(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        await session.mark(Mark.HELD, held=120, why="no-echo")
+        await session.mark(Mark.QUERY, query="dsr6")
+        await session.say(b"out")
+        await session.end(Ending.VM_STOPPED)
+        await run.task
+    assert "120 bytes of your input wait" in "\n".join(run.script.lines)
+    assert bytes(run.script.got) == b"out"  # a query is no output, and there is nobody to answer
+
+
+async def test_a_refusal_is_raised(node: ScriptedNode, tls: ssl.SSLContext):
+    node.refusals[Method.SESSION_OPEN] = Refusal.NO_CONSENT
+    async with running(node.port, tls) as run:
+        error = await run.fails(Refused)
+    assert isinstance(error, Refused)
+    assert error.refusal is Refusal.NO_CONSENT
+
+
+async def test_no_node_is_unreachable_at_once(tls: ssl.SSLContext):
+    async with running(1, tls) as run:
+        error = await run.fails(Unreachable)
+    assert "Connection refused" in str(error)
+
+
+async def test_a_session_that_is_no_more_is_gone(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        session.ended = True
+        session.drop()
+        error = await run.fails(Gone)
+    assert "There is no such session" in str(error)
+
+
+async def test_the_grace_has_an_end(node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serial, "GRACE", 0.3)
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        node.refusals[Method.SIGN_IN] = Refusal.STOPPING
+        session.drop()
+        await run.fails(Gone)
+
+
+async def test_a_passing_refusal_is_tried_again(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        node.refusals[Method.SESSION_RESUME] = Refusal.LEASE_STALE
+        session.drop()
+        while Method.SESSION_RESUME not in node.methods():
+            await asyncio.sleep(0.01)
+        node.refusals.clear()
+        await node.session(2)
+        await run.script.write(b"x")
+        assert (await run.task).ending is Ending.OPERATOR_LEFT
+
+
+async def test_lost_output_is_told(node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        session.output += b"x" * 20
+        session.rewind = -7
+        session.drop()
+        session = await node.session(2)
+        await session.end(Ending.VM_STOPPED)
+        await run.task
+    assert "7 bytes of output are lost" in "\n".join(run.script.lines)
+
+
+async def test_one_lost_connection_of_the_two_is_made_again(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        assert session.control is not None
+        session.control.transport.abort()
+        session = await node.session(2)
+        await run.script.write(b"x")
+        assert (await run.task).ending is Ending.OPERATOR_LEFT
+    assert bytes(session.input) == b"x"
+
+
+async def test_a_cancelled_command_leaves_the_session(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        await node.session()
+        run.task.cancel()
+        await asyncio.wait([run.task])
+    assert node.methods()[-1] is Method.SESSION_LEAVE
+
+
+async def test_a_reader_that_is_gone_leaves_the_session(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls, reading=False) as run:
+        session = await node.session()
+        run.script.close(run.script.output)
+        await session.say(b"x")
+        await run.fails(Vacant)
+    assert node.methods()[-1] is Method.SESSION_LEAVE
+
+
+async def test_a_wrong_password_is_told_and_not_repeated(node: ScriptedNode, tls: ssl.SSLContext):
+    where = Node("AzS-ERCS01", f"wss://localhost:{node.port}", tls, Credentials(ACCOUNT, "wrong-secret"))
+    with pytest.raises(Refused) as caught:
+        async with sign_in(where):
+            pass
+    assert caught.value.refusal is Refusal.WRONG_CREDENTIALS
+    assert "wrong-secret" not in repr(caught.value) + repr(where)
+    assert len(node.asked) == 1

@@ -102,7 +102,7 @@ def test_held_input_is_told_once_with_what_to_do():
 def test_held_input_that_went_is_told():
     one = standing()
     one.apply(Event.HELD, held(10))
-    assert one.apply(Event.HELD, held(0)) == ["The input that waited has been sent."]
+    assert one.apply(Event.HELD, held(0)) == ["No input waits any more."]
 
 
 def test_another_reason_for_holding_is_told():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdlets.stream import LIMIT, Inbound, Outbound, OutOfStep, without_queries
+from cmdlets.stream import LIMIT, Inbound, Outbound, OutOfStep
 
 
 def attached(offset: int = 0) -> Inbound:
@@ -38,25 +38,8 @@ def test_a_gap_is_counted():
     assert (inbound.attach(10), inbound.received) == (7, 10)
 
 
-@pytest.mark.parametrize("query", [b"\x1b[c", b"\x1b[0c", b"\x1b[5n", b"\x1b[6n"])
-def test_a_query_is_shown_and_not_counted(query: bytes):
-    inbound = attached()
-    assert (inbound.feed(b"a" + query + b"b"), inbound.received) == (b"a" + query + b"b", 2)
-
-
-def test_what_is_no_query_counts():
-    inbound = attached()
-    inbound.feed(b"\x1b[0m\x1b[6;1H")
-    assert inbound.received == 10
-
-
-def test_queries_are_taken_out():
-    assert without_queries(b"login:\x1b[6n \x1b[1m") == b"login: \x1b[1m"
-
-
 @given(st.binary(max_size=200), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=20))
 def test_any_drops_and_rewinds_give_the_stream_once(stream: bytes, drops: list[tuple[int, int]]):
-    stream = without_queries(stream.replace(b"\x1b", b""))
     inbound, got = Inbound(), b""
     for length, rewind in [*drops, (len(stream), 0)]:
         start = max(0, inbound.received - rewind)

@@ -303,6 +303,10 @@ def test_a_receipt_of_another_node_is_not_taken(office: Office):
     assert office.receive(office.pen, forged).bad == 1
     office.other.name = office.pen.name
     assert office.receive(office.pen, office.other.receipt(Event.ENDED, jti(), number=1)).bad == 1
+    name, office.pen.name = office.pen.name, "AzS-ERCS02"
+    in_anothers_name = office.pen.receipt(Event.ENDED, jti(), number=1)
+    office.pen.name = name
+    assert office.receive(office.pen, in_anothers_name).bad == 1
 
 
 def test_a_bad_receipt_keeps_no_lease_back(office: Office):

@@ -3,67 +3,78 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from eva.token import Typ
 from eva.wire import MAX_REVOCATIONS, Envelope, Event, lease_request_topic, receipt_topic
 from lab.certificates import Authority
-from tests.provider_parts import Cloud, Pen, jti, running_cloud
+from tests.provider_parts import Cloud, Pen, jti, running_cloud, until
 
 
-@pytest.fixture
-async def cloud(tmp_path: Path, certificates: Authority) -> AsyncIterator[Cloud]:
-    async with running_cloud(tmp_path, certificates) as cloud:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, certificates: Authority) -> Iterator[Cloud]:
+    with running_cloud(tmp_path_factory.mktemp("provider"), certificates) as cloud:
         yield cloud
 
 
-async def until(reached) -> None:
-    """Numbers on a metrics page cannot be awaited."""
-    async with asyncio.timeout(10):
-        while not reached():
-            await asyncio.sleep(0.02)
+@pytest.fixture
+def cloud(running: Cloud) -> Cloud:
+    """The module's provider, with a node and a virtual machine of the test's own."""
+    running.fresh()
+    return running
 
 
 async def test_a_lease_comes_back_with_its_nonce_and_correlation(cloud: Cloud):
     async with cloud.node() as node:
         nonce = jti()
         lease, envelope, correlation = await node.ask(node.pen.request(nonce))
-        assert (lease.nonce, lease.node, correlation) == (nonce, "AzS-ERCS01", b"correlate")
+        assert (lease.nonce, lease.node, correlation) == (nonce, cloud.pen.name, b"correlate")
         assert envelope.keys is not None
 
 
+def refused(cloud: Cloud, reason: str) -> float:
+    return cloud.metric(f'eva_provider_refused_total{{reason="{reason}"}}')
+
+
 async def test_a_stranger_is_counted_and_gets_no_answer(cloud: Cloud):
-    stranger = Pen("AzS-ERCS01")
+    before = [refused(cloud, reason) for reason in ("key", "json", "unknown-node")]
+    name = cloud.pen.name
+    stranger = Pen(name)
     async with cloud.node() as node:
         for payload in (Envelope(stranger.request()).encode(), b"{", b"", Envelope("a.b.c").encode()):
-            await node.client.publish(lease_request_topic("AzS-ERCS01"), payload, qos=1)
-        await node.client.publish(receipt_topic("AzS-ERCS77"), Envelope(stranger.receipt(Event.ENDED, jti())).encode(), qos=1)
+            await node.client.publish(lease_request_topic(name), payload, qos=1)
+        await node.client.publish(receipt_topic("nobody"), Envelope(stranger.receipt(Event.ENDED, jti())).encode(), qos=1)
         # the lane keeps its order: this answer proves that all before it are dealt with
         await node.ask()
         assert node.leases.empty()
-    assert cloud.metric('eva_provider_refused_total{reason="key"}') == 1
-    assert cloud.metric('eva_provider_refused_total{reason="json"}') == 2
-    await until(lambda: cloud.metric('eva_provider_refused_total{reason="unknown-node"}') == 1)
+    until(
+        lambda: (
+            [refused(cloud, reason) for reason in ("key", "json", "unknown-node")]
+            == [before[0] + 1, before[1] + 2, before[2] + 1]
+        )
+    )
 
 
 async def test_one_nodes_words_on_anothers_topic_get_no_answer(cloud: Cloud):
-    other = Pen("AzS-ERCS02")
-    await cloud.enrol(other)
+    before = refused(cloud, "wrong-node")
+    other = cloud.pen
+    cloud.fresh()
     async with cloud.node() as node:
-        await node.client.publish(lease_request_topic("AzS-ERCS01"), Envelope(other.request()).encode(), qos=1)
+        await node.client.publish(lease_request_topic(cloud.pen.name), Envelope(other.request()).encode(), qos=1)
         await node.ask()
         assert node.leases.empty()
-    assert cloud.metric('eva_provider_refused_total{reason="wrong-node"}') == 1
+    assert refused(cloud, "wrong-node") == before + 1
 
 
-async def test_a_node_enrolled_while_the_daemon_runs_is_answered(cloud: Cloud):
-    pen = Pen("AzS-ERCS02")
-    await cloud.enrol(pen)
-    async with cloud.node(pen) as node:
-        assert (await node.ask())[0].node == "AzS-ERCS02"
+async def test_enrolment_holds_at_once_while_the_daemon_runs(cloud: Cloud):
+    async with cloud.node() as node:
+        assert (await node.ask())[0].node == cloud.pen.name
+    cloud.enrol(Pen(cloud.pen.name))
+    async with cloud.node() as node:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(node.ask(), 0.5)
 
 
 async def test_a_deletion_is_answered_by_a_revocation(cloud: Cloud):
@@ -75,20 +86,21 @@ async def test_a_deletion_is_answered_by_a_revocation(cloud: Cloud):
 
 
 async def test_receipts_sent_twice_and_late_count_once(cloud: Cloud):
+    before = cloud.metric('eva_provider_receipts_total{event="ended"}')
     async with cloud.node() as node:
         one, two = (node.pen.receipt(Event.ENDED, jti(), reason="vm-gone") for _ in range(2))
         for token in (two, one, one):
             await node.send(token)
         assert (await node.ask())[0].receipts == 1
         assert (await node.ask(receipts=(one, two)))[0].receipts == 2
-    assert cloud.metric('eva_provider_receipts_total{event="ended"}') == 2
+    assert cloud.metric('eva_provider_receipts_total{event="ended"}') == before + 2
 
 
 async def test_the_session_is_taken_up_again_after_mosquitto_was_killed(cloud: Cloud):
     cloud.mosquitto.kill()
-    await until(lambda: not cloud.healthz()["mqtt"])
+    until(lambda: not cloud.healthz()["mqtt"])
     cloud.mosquitto.start()
-    await until(lambda: cloud.healthz()["mqtt"])
+    until(lambda: cloud.healthz()["mqtt"])
     async with cloud.node() as node:
         assert (await node.ask())[0].seq == 0
 
@@ -97,19 +109,13 @@ async def test_a_letter_that_mosquitto_lost_comes_with_the_next_lease(cloud: Clo
     async with cloud.node():
         await cloud.granted()
     cloud.mosquitto.kill()
-    ran = await cloud.eva_provider("consent", "revoke", "--resource-id", (await listed(cloud))["resource_id"])
+    ran = await cloud.eva_provider("consent", "revoke", "--resource-id", cloud.resource_id)
     assert ran.code == 3
     cloud.mosquitto.start()
-    await until(lambda: cloud.healthz()["mqtt"])
+    until(lambda: cloud.healthz()["mqtt"])
     async with cloud.node() as node:
         lease, envelope, _ = await node.ask()
         assert (lease.seq, len(envelope.revocations)) == (1, 1)
-
-
-async def listed(cloud: Cloud) -> dict[str, str]:
-    import json  # noqa: PLC0415 - only here
-
-    return json.loads((await cloud.eva_provider("consent", "list", "--json")).out)[0]
 
 
 async def test_a_node_far_behind_is_paged(cloud: Cloud):
@@ -141,6 +147,6 @@ async def test_leases_are_quick(cloud: Cloud):
 async def test_a_token_of_another_kind_is_no_lease_request(cloud: Cloud):
     async with cloud.node() as node:
         receipt = node.pen.key.sign(Typ.RECEIPT, {"aud": "eva-provider"})
-        await node.client.publish(lease_request_topic("AzS-ERCS01"), Envelope(receipt).encode(), qos=1)
+        await node.client.publish(lease_request_topic(cloud.pen.name), Envelope(receipt).encode(), qos=1)
         await node.ask()
         assert node.leases.empty()

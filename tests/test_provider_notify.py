@@ -33,6 +33,15 @@ def test_without_a_service_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPat
     notify("READY=1")
 
 
+def test_a_service_manager_that_does_not_read_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        for _ in range(10_000):
+            notify("WATCHDOG=1", wait=False)
+        assert manager.recv(64) == b"WATCHDOG=1"
+
+
 def test_the_watchdog_is_fed_at_half_its_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WATCHDOG_USEC", "10000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)

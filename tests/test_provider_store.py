@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from provider.books import Books
 from provider.store import BadStore, Store, StoreThread, nodes
@@ -94,6 +94,18 @@ def test_two_writers_wait_for_each_other(tmp_path: Path):
     thread.join()
     with store.read() as connection:
         assert [node.name for node in Books(connection).nodes()] == ["a", "b"]
+    store.close()
+    other.close()
+
+
+def test_a_transaction_that_will_write_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("provider.store.BUSY_MS", 20)
+    store, other = Store(tmp_path / "provider.db", create=True), Store(tmp_path / "provider.db")
+    with store.write(), pytest.raises(OperationalError, match="locked"), other.write():
+        pass
+    # and one that only reads waits for nobody
+    with store.write(), other.read() as connection:
+        assert Books(connection).nodes() == []
     store.close()
     other.close()
 

@@ -1,0 +1,42 @@
+"""broker/scrollback.py against a plain bytes object."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.scrollback import Scrollback
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 16))
+def test_it_holds_the_last_bytes(pieces, capacity):
+    ring, whole = Scrollback(capacity), b""
+    for piece in pieces:
+        ring.append(piece)
+        whole += piece
+        assert ring.end == len(whole)
+        assert ring.read(ring.start, capacity) == whole[ring.start :]
+
+
+@given(st.binary(max_size=100), st.integers(0, 100), st.integers(0, 50))
+def test_any_part_can_be_read(data, offset, most):
+    ring = Scrollback(64)
+    ring.append(data)
+    if ring.start <= offset <= ring.end:
+        assert ring.read(offset, most) == data[offset : offset + most]
+
+
+@pytest.mark.parametrize("offset", [3, 17])
+def test_what_is_not_held_is_not_made_up(offset: int):
+    ring = Scrollback(8)
+    ring.append(b"0123456789abcdef"[:12])
+    with pytest.raises(ValueError, match="outside"):
+        ring.read(offset, 1)
+
+
+def test_wiped_it_shows_nothing_of_before():
+    ring = Scrollback(8)
+    ring.append(b"secret")
+    ring.wipe()
+    assert ring.read(0, 8) == bytes(6)

@@ -1,0 +1,232 @@
+"""eva/ledger.py: whatever the order, revocation wins; whatever the clocks do, nothing lasts longer or comes back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eva.consent import MAX_SECONDS, Consent
+from eva.ending import Ending
+from eva.instant import NS, Instant
+from eva.ledger import KEEP_SECONDS, Ended, Ledger, Reject, Rejected
+from tests.broker_parts import PIN, START, HandClock, consent, revocation_of, watermark_over
+
+
+def ledger() -> Ledger:
+    made = Ledger()
+    made.use_keys({"key1"})
+    return made
+
+
+def standing(of: Ledger, now: Instant) -> set[str]:
+    return {one.consent.jti for one in of.standing(now)}
+
+
+def test_an_accepted_consent_stands():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    assert standing(books, clock.now()) == {one.jti}
+
+
+def test_it_ends_with_the_wall_clock():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    assert standing(books, clock.step(MAX_SECONDS)) == set()
+
+
+def test_it_ends_with_the_boot_clock_though_the_wall_clock_stands():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    clock.boot += MAX_SECONDS * NS
+    assert standing(books, clock.now()) == set()
+
+
+def test_a_wall_clock_set_back_lengthens_nothing():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    clock.step(-3600)
+    assert standing(books, clock.run(MAX_SECONDS)) == set()
+
+
+def test_a_signer_whose_clock_is_ahead_gives_no_more_than_it_signed():
+    clock, books = HandClock(), ledger()
+    one = consent(60, issued_at=START + 30)
+    assert books.accept(one, PIN, clock.now()).term.boot == clock.boot + 60 * NS
+
+
+def test_one_that_ran_out_does_not_come_back_with_the_clock():
+    clock, one, books = HandClock(), consent(60), ledger()
+    books.accept(one, PIN, clock.now())
+    assert [a.consent.jti for a in books.tick(clock.step(60))] == [one.jti]
+    assert standing(books, clock.step(-60)) == set()
+
+
+def test_one_that_ran_out_is_told_once():
+    clock, one, books = HandClock(), consent(60), ledger()
+    books.accept(one, PIN, clock.now())
+    books.tick(clock.run(60))
+    assert books.tick(clock.run(1)) == []
+
+
+@pytest.mark.parametrize("ahead", [0, 30])
+def test_the_signers_clock_may_be_a_little_ahead(ahead: int):
+    books, one = ledger(), consent(issued_at=START + ahead)
+    books.check(one, HandClock().now())
+
+
+def test_the_signers_clock_may_not_be_far_ahead():
+    with pytest.raises(Rejected) as caught:
+        ledger().check(consent(issued_at=START + 31), HandClock().now())
+    assert caught.value.reject is Reject.TIME
+
+
+def test_an_expired_one_is_not_accepted():
+    with pytest.raises(Rejected) as caught:
+        ledger().accept(consent(60), PIN, HandClock().run(60))
+    assert caught.value.reject is Reject.TIME
+
+
+def test_an_expired_one_is_not_accepted_after_the_clock_was_set_back():
+    clock, books = HandClock(), ledger()
+    books.tick(clock.step(60))
+    with pytest.raises(Rejected) as caught:
+        books.accept(consent(60), PIN, clock.step(-60))
+    assert caught.value.reject is Reject.TIME
+
+
+def test_a_key_that_does_not_stand():
+    with pytest.raises(Rejected) as caught:
+        ledger().accept(consent(kid="key2"), PIN, HandClock().now())
+    assert caught.value.reject is Reject.KEY
+
+
+def test_a_withdrawn_key_ends_its_consents():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    assert [a.consent.jti for a in books.use_keys({"key2"})] == [one.jti]
+    assert standing(books, clock.now()) == set()
+
+
+def test_a_revocation_gives_what_it_ended():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    assert [a.consent for a in books.revoke(revocation_of(one))] == [one]
+
+
+def test_a_revocation_again_ends_nothing_more():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    books.revoke(revocation_of(one))
+    assert books.revoke(revocation_of(one)) == []
+
+
+def test_a_revocation_before_its_grant():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.revoke(revocation_of(one))
+    with pytest.raises(Rejected) as caught:
+        books.accept(one, PIN, clock.now())
+    assert caught.value.reject is Reject.REVOKED
+
+
+def test_the_first_reason_stays():
+    one, books = consent(), ledger()
+    books.revoke(revocation_of(one, reason=Ending.FEATURE_DISABLED))
+    books.end([Ended(one.jti, Ending.CONSENT_REVOKED, START)])
+    assert books.why_ended(one) is Ending.FEATURE_DISABLED
+
+
+def test_a_watermark_ends_what_was_issued_by_then():
+    clock, old, new, books = HandClock(), consent(), consent(issued_at=START + 1), ledger()
+    books.accept(old, PIN, clock.now())
+    books.accept(new, PIN, clock.now())
+    assert [a.consent for a in books.revoke(watermark_over(old))] == [old]
+    assert standing(books, clock.now()) == {new.jti}
+
+
+def test_a_watermark_is_for_its_own_vm():
+    clock, one, other, books = HandClock(), consent(), consent(vm="vm2"), ledger()
+    books.accept(other, PIN, clock.now())
+    books.revoke(watermark_over(one))
+    assert standing(books, clock.now()) == {other.jti}
+
+
+def test_a_watermark_knows_no_case():
+    clock, one, books = HandClock(), consent(vm="VM1"), ledger()
+    books.accept(one, PIN, clock.now())
+    books.revoke(watermark_over(consent(vm="vm1")))
+    assert standing(books, clock.now()) == set()
+
+
+def test_a_lower_watermark_does_not_lower_it():
+    one, books = consent(), ledger()
+    books.revoke(watermark_over(one, seq=1, issued_by=START + 10))
+    books.revoke(watermark_over(one, seq=2, issued_by=START - 10))
+    assert books.why_ended(one) is Ending.CONSENT_REVOKED
+
+
+def test_revocations_are_counted_without_gaps():
+    one, books = consent(), ledger()
+    for seq, expected in ((3, 0), (1, 1), (1, 1), (2, 3)):
+        books.revoke(revocation_of(one, seq))
+        assert books.seq == expected
+
+
+def test_what_is_forgotten_cannot_come_back():
+    clock, one, books = HandClock(), consent(60), ledger()
+    books.accept(one, PIN, clock.now())
+    books.revoke(revocation_of(one))
+    assert books.prune(clock.run(60 + KEEP_SECONDS + 1)) == [one.jti]
+    clock.step(-(60 + KEEP_SECONDS))
+    # the latest time seen is a moment's tick away from being known
+    books.tick(clock.run(60 + KEEP_SECONDS))
+    with pytest.raises(Rejected):
+        books.accept(one, PIN, clock.step(-(60 + KEEP_SECONDS)))
+
+
+def test_a_watermark_outlives_all_that_it_covers():
+    clock, books = HandClock(), ledger()
+    covered = consent(MAX_SECONDS)
+    books.revoke(watermark_over(consent(1)))
+    books.prune(clock.run(MAX_SECONDS - 1))
+    assert books.why_ended(covered) is Ending.CONSENT_REVOKED
+
+
+CONSENTS = [consent(600 + n, issued_at=START + n % 3, vm=f"vm{n % 2}") for n in range(4)]
+FACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("accept"), st.sampled_from(CONSENTS)),
+        st.tuples(st.just("revoke"), st.sampled_from(CONSENTS)),
+        st.tuples(st.just("watermark"), st.sampled_from(CONSENTS)),
+    ),
+    max_size=12,
+)
+
+
+def play(facts: list[tuple[str, Consent]]) -> set[str]:
+    clock, books = HandClock(), ledger()
+    for what, one in facts:
+        if what == "revoke":
+            books.revoke(revocation_of(one))
+        elif what == "watermark":
+            books.revoke(watermark_over(one))
+        else:
+            try:
+                books.accept(one, PIN, clock.now())
+            except Rejected as error:
+                assert error.reject is Reject.REVOKED  # noqa: PT017 - it is allowed not to be raised
+    return standing(books, clock.now())
+
+
+@given(FACTS, st.randoms(use_true_random=False))
+def test_order_and_repetition_change_nothing(facts, random):
+    shuffled = facts * 2
+    random.shuffle(shuffled)
+    ended = {c.jti for what, c in facts if what == "revoke"}
+    marks = {(c.resource_id, c.issued_at) for what, c in facts if what == "watermark"}
+    expected = {
+        c.jti
+        for what, c in facts
+        if what == "accept" and c.jti not in ended and not any(c.resource_id == r and c.issued_at <= t for r, t in marks)
+    }
+    assert play(facts) == play(shuffled) == expected
