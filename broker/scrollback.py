@@ -37,6 +37,12 @@ class Scrollback:
         first = min(count, self._capacity - place)
         return bytes(self._ring[place : place + first]) + bytes(self._ring[: count - first])
 
+    def first_whole(self) -> int:
+        """Where one who has none of it begins: not inside a sequence or character, so at the first line end or ESC held."""
+        held = self.read(self.start, self._capacity)
+        places = [place for place in (held.find(b"\n"), held.find(b"\x1b")) if place >= 0]
+        return self.start + min(places, default=0)
+
     def wipe(self) -> None:
         """Overwrites what is held. Offsets go on."""
         self._ring[:] = bytes(self._capacity)

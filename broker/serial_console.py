@@ -24,7 +24,8 @@ from eva.control import QUERIES, Mark, encode_mark
 from eva.ending import Ending
 from hypervisor.dialer import Line
 
-CHUNK = 64 * 1024  # bytes read, and sent in one frame, at a time: nobody holds the loop for longer
+READ = 8 * 1024  # bytes read of the guest at a time: a hostile guest's sequences take the filter 0.5 us a byte
+CHUNK = 64 * 1024  # bytes of scrollback sent in one frame
 MAX_PENDING = 64 * 1024  # operator bytes that wait at the gate before the operator is no longer read
 PACE = CAPACITY // 2  # bytes that the viewer who sets the pace may lag before the guest is no longer read
 TAKEN_AFTER = 0.05  # seconds in which counts of taken bytes are gathered into one notice
@@ -83,7 +84,6 @@ class SerialViewer:
                 timer.cancel()
         self._console.remove(self)
         if connection is not None:
-            connection.send_binary(self._console.reset_tail())
             connection.send_notice(encode_mark(Mark.ENDED, reason=ending.word, text=ending.text))
             connection.end(ending.code, ending.text)
 
@@ -190,15 +190,16 @@ class SerialConsole:
         """A place for this session. It sees no byte that came before the first session under its own consent."""
         jti = session.accepted.consent.jti
         floor = self._floors.setdefault(jti, self.scrollback.end)
-        viewer = SerialViewer(self, session, gate, max(floor, self.scrollback.start))
+        viewer = SerialViewer(self, session, gate, floor)
         self.viewers[session.id] = viewer
         return viewer
 
     def attach(self, viewer: SerialViewer, connection: OperatorConnection) -> None:
         if viewer.resume_from is not None:
             viewer.offset = min(viewer.resume_from, self.scrollback.end)
-        oldest = max(self._floors[viewer.session.accepted.consent.jti], self.scrollback.start)
-        viewer.offset = max(viewer.offset, oldest)
+        viewer.offset = max(viewer.offset, self._floors[viewer.session.accepted.consent.jti])
+        if viewer.offset < self.scrollback.start:
+            viewer.offset = self.scrollback.first_whole()
         viewer.connection = connection
         viewer.gate.paused = False
         viewer.tell(Mark.ATTACHED, offset=viewer.offset, taken=viewer.consumed)
@@ -230,10 +231,6 @@ class SerialConsole:
         self._line.cut()
         self.scrollback.wipe()
 
-    def reset_tail(self) -> bytes:
-        """What leaves an operator's terminal sane."""
-        return self._filter.reset_tail()
-
     # -- from the guest ------------------------------------------------------------------------------------------
 
     def pace(self) -> None:
@@ -249,7 +246,7 @@ class SerialConsole:
 
     def _readable(self) -> None:
         try:
-            data = self._line.sock.recv(CHUNK)
+            data = self._line.sock.recv(READ)
         except BlockingIOError:
             return
         except OSError:

@@ -255,7 +255,7 @@ class Cloud:
     """
 
     def __init__(self, directory: Path, authority: Authority, receipt_seconds: int = 3) -> None:
-        self.mosquitto = Mosquitto(PLAIN + "set_tcp_nodelay true\n" if NODELAY else PLAIN)
+        self.mosquitto = Mosquitto(PLAIN + "set_tcp_nodelay true\n")
         self.mosquitto.start()
         self.place = make_place(directory, authority, f"{{host: 127.0.0.1, port: {self.mosquitto.port}}}", receipt_seconds)
         self.argv = [sys.executable, "-m", "provider.command", "--config", str(self.place.config)]

@@ -40,3 +40,10 @@ def test_wiped_it_shows_nothing_of_before():
     ring.append(b"secret")
     ring.wipe()
     assert ring.read(0, 8) == bytes(6)
+
+
+@pytest.mark.parametrize(("held", "place"), [(b"1m\nabc", 2), (b"1m\x1b[0mx", 2), (b"\nab", 0), (b"abcdef", 0)])
+def test_one_who_joins_late_begins_between_sequences(held: bytes, place: int):
+    ring = Scrollback(len(held))
+    ring.append(b"\x1b[" + held)
+    assert ring.first_whole() == ring.start + place

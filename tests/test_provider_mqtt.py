@@ -140,8 +140,8 @@ async def test_leases_are_quick(cloud: Cloud):
             began = loop.time()
             await node.ask()
             spans.append(loop.time() - began)
-        # tens of milliseconds on a quiet machine; the bound is wide for a busy one
-        assert sorted(spans)[25] < 0.25
+        # nearly the best of them, which a busy machine spares; one wait for a delayed acknowledgement is 40 ms in each
+        assert sorted(spans)[5] < 0.04
 
 
 async def test_a_token_of_another_kind_is_no_lease_request(cloud: Cloud):
