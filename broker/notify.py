@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -17,9 +18,14 @@ class Supervisor:
         self.watchdog = int(microseconds) / 1e6 if microseconds.isdigit() and ours else None  # seconds
 
     def tell(self, state: str) -> None:
-        """READY=1, STOPPING=1, WATCHDOG=1, STATUS=…: one datagram. Raises OSError where the socket is named but not there."""
+        """READY=1, STOPPING=1, WATCHDOG=1, STATUS=…: one datagram, lost where the service manager does not read: never waits.
+
+        Raises OSError where the socket is named but not there.
+        """
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.connect(self._address)
-            channel.sendall(state.encode())
+            channel.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                channel.connect(self._address)
+                channel.send(state.encode())

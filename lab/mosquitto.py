@@ -16,6 +16,7 @@ from lab.process import Program, ProgramEnded
 PLAIN = """
 listener @PORT@ 127.0.0.1
 allow_anonymous true
+set_tcp_nodelay true
 """
 
 PERSISTENT = """

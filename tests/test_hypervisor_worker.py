@@ -1,11 +1,14 @@
 """hypervisor.worker: what one is and holds, and that it neither spins nor loses a byte when the broker does not read."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -93,13 +96,21 @@ async def stalled(guest: Guest) -> None:
         await asyncio.sleep(0.5)  # that nothing happens cannot be awaited
 
 
+def untaken(sock: socket.socket) -> int:
+    """Bytes that the other end has not read (unix(7), SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])
+
+
 async def test_a_key_passes_while_nobody_reads(libvirt_host: LibvirtHost, guest: Guest) -> None:
     async with started_dialer() as dialer:
         line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
         await type_in(line, b"\x15yes\n")
         await stalled(guest)
         await type_in(line, b"\x03")
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            while untaken(line.sock):
+                await asyncio.sleep(0.01)  # how much a socket holds can only be asked
+        await read_until(line, b"^C")
         await ask(line, b"echo $((6*7))", b"\r\n42\r\n")
         line.cut()
 
