@@ -88,9 +88,13 @@ class Consents:
         for row in loaded.consents:
             consent = Consent.from_claims(verify(row.token, Consent.TYP, self._keys_ever, self._node))
             left = consent.expires_at * NS - max(now.wall, loaded.wall_seen)
-            # another boot's clock says nothing; this boot's says how much of the 8 hours is left whatever the wall clock says
-            boot = row.term_boot if row.boot_id == self._boot_id else now.boot + max(0, left)
-            self.ledger.restore(Accepted(consent, Pin(row.host, row.uuid, row.generation), Term(row.term_wall, boot)))
+            # another boot's clock says nothing; this boot's says how much is left whatever the wall clock says. What the token
+            # itself says is signed, and the file is not: it may only shorten
+            boot = now.boot + max(0, left)
+            if row.boot_id == self._boot_id:
+                boot = min(boot, row.term_boot)
+            term = Term(min(consent.expires_at * NS, row.term_wall), boot)
+            self.ledger.restore(Accepted(consent, Pin(row.host, row.uuid, row.generation), term))
         self._outbox.restore(loaded.receipts, loaded.last_receipt)
 
     # -- what the provider sends ---------------------------------------------------------------------------------
@@ -175,7 +179,9 @@ class Consents:
     def note_time(self, now: Instant) -> None:
         """Puts the wall clock on disk, so that one that was set back is known at the next start, and prunes."""
         gone = self.ledger.prune(now)
-        self._post(Change().forget(gone, now.wall_seconds).meta("wall_seen", now.wall), [], [])
+        # never lower: what is forgotten here could otherwise come back at a start with the clock set back
+        seen = self.ledger.wall_seen
+        self._post(Change().forget(gone, seen // NS).meta("wall_seen", seen), [], [])
 
     # -- inside --------------------------------------------------------------------------------------------------
 

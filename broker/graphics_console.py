@@ -57,6 +57,11 @@ class GraphicsViewer:
         """Operator bytes that QEMU may not have taken."""
         return self._allowance.stale if self._keyboard.owner == self.session.id else 0
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of keys and pointer that wait at the gate."""
+        return sum(len(message.data) for message in self._waiting if message.is_input)
+
     def attach(self, connection: OperatorConnection) -> None:
         """Shows the screen on this connection: the only one in a graphics session's life."""
         self.connection = connection

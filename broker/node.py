@@ -49,7 +49,7 @@ from eva.strict_yaml import BadSettings
 from eva.token import BadToken, SigningKey
 from hypervisor.dialer import Dialer, DialError
 from hypervisor.inventory import Change as VmChange
-from hypervisor.inventory import HostUp, Inventory, VmGone, VmStopped, Watch
+from hypervisor.inventory import HostDown, HostUp, Inventory, VmGone, VmStopped, Watch
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ class Node:
         if self._failure is None:
             now = self._clock.now()
             entry = Entry("", audit.Event.NODE_STOP, {"sessions": count}, now.wall // 1_000_000)
-            await self.journal.write(Change().meta("wall_seen", now.wall), entry)
+            await self.journal.write(Change().meta("wall_seen", max(now.wall, self.consents.ledger.wall_seen)), entry)
         for channel in list(self.desk.channels):
             channel.sign_out("the node is stopping")
         try:
@@ -301,7 +301,10 @@ class Node:
         elif isinstance(change, VmStopped):
             vm = change.vm
             self.sessions.end_domain(Pin(vm.host, vm.uuid, vm.generation), Ending.VM_STOPPED)
+        elif isinstance(change, HostDown):
+            log.warning("host %s is down: %s", change.host, change.why)
         elif isinstance(change, HostUp):
+            log.info("host %s is up", change.host)
             # what was undefined while nobody watched left no event
             self.consents.end_missing(self._is_there)
 

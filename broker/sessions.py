@@ -67,6 +67,7 @@ class Live:
     lost: asyncio.TimerHandle | None = None
     chord: asyncio.Task[None] | None = None
     counted: set[int] = field(default_factory=set)
+    held_told: bool = False
 
     @property
     def id(self) -> str:
@@ -361,12 +362,22 @@ class Sessions:
         absent = [x for x in self._live.values() if x.session.deadline is not None and now.boot >= x.session.deadline]
         self._end(absent, Ending.OPERATOR_LEFT)
         for live in self._live.values():
+            self._tell_held(live, now)
             remaining = live.session.accepted.term.remaining(now)
             due = [mark for mark in COUNTDOWN if remaining <= mark and mark not in live.counted]
             if due:
                 live.counted.update(due)
                 if live.session.accepted.term.remaining(live.session.admitted_at) > min(due):
                     self._tell(live, Event.COUNTDOWN, {"remaining_s": round(remaining)})
+
+    def _tell_held(self, live: Live, now: Instant) -> None:
+        """Tells a graphics session, which has no notices in its stream, that its input waits; and when it no longer does."""
+        if not isinstance(live.viewer, GraphicsViewer):
+            return
+        waiting = live.viewer.waiting
+        if (waiting and not live.held_told and not self._lease.is_open(now)) or (live.held_told and not waiting):
+            live.held_told = bool(waiting)
+            self._tell(live, Event.HELD, {"held": waiting, "why": "lease" if waiting else ""})
 
     def wake(self) -> None:
         """The lease is fresh again: input that was held goes on."""

@@ -82,7 +82,7 @@ class SerialSession:
         self._outbound = Outbound()
         self._typed = asyncio.Event()
         self._room = asyncio.Event()
-        self._over = asyncio.Event()  # the node has told the end
+        self._over = asyncio.Event()  # the control connection has told the end, or will tell nothing more
         self._standing: Standing | None = None
         self._control: Control | None = None  # the connection of the attachment there is
         self._lost_at: float | None = None
@@ -174,6 +174,7 @@ class SerialSession:
         if self._lost_at is not None:
             self._seat.tell(f"connected again; {gap} bytes of output are lost." if gap else "connected again.")
         self._control, self._lost_at, self._attempts = control, None, 0
+        self._over.clear()
         self._moved()
         self._typed.set()
 
@@ -237,6 +238,7 @@ class SerialSession:
         except BadMember as bad:
             raise Unintelligible(control.node.url, bad.why) from None
         except Lost:
+            self._over.set()
             await asyncio.sleep(LAST_NOTICE)  # the console's close code may be on its way, and says more
             raise
         self._over.set()

@@ -256,11 +256,9 @@ class Mark(StrEnum):
     ATTACHED = (
         "attached"  # offset: the count of console bytes at which this attachment starts; taken: operator bytes taken so far
     )
-    HELD = "held"  # held: bytes waiting, 0 when they are all through; why: "no-echo", "lease" or "keyboard"
+    HELD = "held"  # held: bytes waiting, 0 when they are all through; why: "no-echo" or "lease"
     TAKEN = "taken"  # taken: operator bytes taken so far, so that a client knows what to send again after a drop
     QUERY = "query"  # query: one of QUERIES; the terminal's answer is typed. To the keyboard's owner only, never replayed
-    VIEWERS = "viewers"  # viewers, keyboard
-    COUNTDOWN = "countdown"  # remaining_s
     ENDED = "ended"  # reason, text
 
 

@@ -134,6 +134,11 @@ class Ledger:
         """Every revocation up to this number is applied."""
         return self._seq
 
+    @property
+    def wall_seen(self) -> int:
+        """The latest wall clock (ns) that was noted; what was forgotten was judged by it."""
+        return self._wall_seen
+
     # -- what grows ----------------------------------------------------------------------------------------------
 
     def check(self, consent: Consent, now: Instant) -> None:
@@ -220,7 +225,9 @@ class Ledger:
 
     def prune(self, now: Instant) -> list[str]:
         """Forgets what ended longer ago than it could matter. Gives the jtis forgotten."""
-        wall = self._not_before_seen(now).wall_seconds
+        # what is forgotten here must be over for good: from now on it is no earlier than this
+        self._wall_seen = max(self._wall_seen, now.wall)
+        wall = self._wall_seen // NS
         gone = [jti for jti, ended in self._ended.items() if ended.keep_until < wall]
         for jti in gone:
             del self._ended[jti]

@@ -99,7 +99,7 @@ class Inventory:
         self._absent: dict[Key, None] = {}  # those of them that have gone, oldest first
         self._first = 1  # above each generation that was forgotten
         self._vms: dict[Key, Vm] = {}
-        self._numbers: dict[Key, int] = {}
+        self._last: dict[Key, Seen] = {}
         self._by_id: dict[ResourceId, set[Key]] = {}
         self._hosts: dict[str, _HostState] = {}
 
@@ -171,9 +171,12 @@ class Inventory:
         key = host, seen.uuid
         old = self._vms.get(key)
         changes: list[Change] = []
-        if old is not None and old.running and self._numbers[key] != seen.number:
+        if old is not None and self._last[key].number != seen.number:
+            transient = not self._last[key].persistent
             changes += self._stopped(key)  # and it may be a new run already
-            old = self._vms[key]
+            if transient:  # which only a domain that was made anew can have
+                changes += self._gone(key)
+            old = self._vms.get(key)
         self._absent.pop(key, None)
         resource_id, fault = _resource_id(seen)
         vm = Vm(
@@ -188,7 +191,7 @@ class Inventory:
             tcp_display=seen.tcp_display,
             fault=fault,
         )
-        self._numbers[key] = seen.number
+        self._last[key] = seen
         if vm != old:
             self._put(key, vm)
             changes.append(VmChanged(vm))
@@ -199,7 +202,7 @@ class Inventory:
         if vm is None or not vm.running:
             return []
         vm = replace(vm, running=False, paused=False)
-        self._numbers[key] = -1
+        self._last[key] = replace(self._last[key], number=-1)
         self._put(key, vm)
         return [VmStopped(vm)]
 
@@ -217,7 +220,7 @@ class Inventory:
         if vm is None:
             return []
         self._put(key, None)
-        del self._numbers[key]
+        del self._last[key]
         return [VmGone(vm)]
 
     def _put(self, key: Key, vm: Vm | None) -> None:

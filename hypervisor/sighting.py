@@ -18,6 +18,7 @@ class Seen:
     uuid: str
     name: str
     number: int
+    persistent: bool
     paused: bool
     resource: str | None
     serial: bool

@@ -32,6 +32,8 @@ _LIFECYCLE, _REBOOT, _METADATA = (
     libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
     libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
 )
+_STOPPED = _LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_STOPPED
+_UNDEFINED = _LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_UNDEFINED
 
 
 class _Rift(Exception):
@@ -89,8 +91,7 @@ class Watcher:
                 raise _Rift("libvirtd closed the connection")
             if len(self._notes) > MAX_NOTES:
                 raise _Rift(f"{len(self._notes)} events at once")
-            while self._notes:
-                self._look_into(*self._notes.popleft())
+            self._look_into_notes()
             if self._beat:
                 self._beat = False
                 self._connection.getLibVersion()  # a real call: it hangs or fails if libvirtd does
@@ -102,23 +103,29 @@ class Watcher:
             raise _Rift(f"{len(domains)} domains, more than {MAX_DOMAINS}")
         self._tell(Listed(sum(self._describe(domain.UUIDString()) for domain in domains)))
 
-    def _look_into(self, uuid: str, event_id: int, event: int, detail: int) -> None:
-        """The state told is the present one, which may be ahead of the event; that a run or a domain ended is always told."""
-        if event_id == _REBOOT:
-            self._tell(Reset(uuid))
-            return
-        if event_id == _LIFECYCLE:
-            stopped = event == libvirt.VIR_DOMAIN_EVENT_STOPPED
-            undefined = event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED and detail != libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED
-            if stopped:
+    def _look_into_notes(self) -> None:
+        """First what the events say has ended, then what is there now: that may be ahead of the last event."""
+        touched: dict[str, None] = {}
+        stopped: set[str] = set()
+        while self._notes:
+            uuid, event_id, event, detail = self._notes.popleft()
+            touched[uuid] = None
+            if event_id == _REBOOT:
+                self._tell(Reset(uuid))
+            elif (event_id, event) == _STOPPED:
+                stopped.add(uuid)
                 self._tell(Stopped(uuid))
-            if undefined or (stopped and not self._persistent.get(uuid, True)):
-                self._persistent.pop(uuid, None)
+                if not self._persistent.get(uuid, False):
+                    self._tell_gone(uuid)
+            elif (event_id, event) == _UNDEFINED and detail != libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
+                self._tell_gone(uuid)
+        for uuid in touched:
+            if not self._describe(uuid) and uuid in stopped:
                 self._tell(Gone(uuid))
-            if not self._describe(uuid) and stopped:
-                self._tell(Gone(uuid))
-            return
-        self._describe(uuid)
+
+    def _tell_gone(self, uuid: str) -> None:
+        self._persistent[uuid] = False  # of what comes next, until it is looked at
+        self._tell(Gone(uuid))
 
     def _describe(self, uuid: str) -> bool:
         """Tells what the domain is now; false when there is none, of which an event tells or will tell."""
@@ -144,6 +151,7 @@ class Watcher:
                 uuid=uuid,
                 name=domain.name()[:MAX_NAME],
                 number=number,
+                persistent=persistent,
                 paused=number >= 0 and state == libvirt.VIR_DOMAIN_PAUSED,
                 resource=found.resource,
                 serial=found.serial,

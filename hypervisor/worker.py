@@ -168,9 +168,7 @@ class Pump:
             self._rearm()
 
     def _end(self, cause: Cause, detail: str) -> None:
-        self._ended = True
-        with contextlib.suppress(libvirt.libvirtError):  # a stream whose connection is lost has none any more
-            self._stream.eventRemoveCallback()  # at b"" it would be called for ever
+        self._ended = True  # and the event loop never runs again: at b"" the stream would call for ever
         send(self._control, Ended(cause, detail))
 
     def _receive(self) -> None:

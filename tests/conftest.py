@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from lab.certificates import Authority
+from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.mosquitto import Mosquitto
 
@@ -64,6 +65,13 @@ def mosquitto() -> Iterator[Mosquitto]:
     """Give an MQTT 5 broker without TLS, persistence or ACL."""
     with Mosquitto() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
+    """Give the whole system on that host: what a test kills of it must be its own."""
+    with Cloud({"host1": libvirt_host.uri}) as cloud:
+        yield cloud
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import ipaddress
 import itertools
 import os
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -600,6 +602,20 @@ async def test_a_peer_that_never_starts_tls_is_closed(certificate: Path, monkeyp
         writer.transport.abort()
 
 
+async def test_tls_and_upgrade_share_the_opening_timeout(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "OPEN_TIMEOUT", 1.0)
+    async with edge(certificate) as here:
+        start = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        await asyncio.sleep(0.7)
+        await writer.start_tls(here.client_tls, server_hostname="127.0.0.1")
+        writer.write(UPGRADE[:-2])
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert time.monotonic() - start < 1.5
+        writer.transport.abort()
+
+
 async def test_the_opening_timeout_ends_with_the_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "OPEN_TIMEOUT", 0.3)
     async with edge() as here, here.attached() as (client, _, console):
@@ -665,6 +681,18 @@ async def test_a_close_frame_with_nothing_held_before_it_reaches_a_paused_consol
         assert await console.departure() is Departure.LEFT
 
 
+async def test_a_peer_that_takes_bytes_but_answers_no_ping_stays(pem: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "PING_INTERVAL", 0.2)
+    async with edge(pem) as here, here.raw() as (reader, _, connection, console):
+        start = time.monotonic()
+        while time.monotonic() - start < 1.0:
+            if not connection.congested:
+                connection.send_binary(BLOCK)
+            elif not await asyncio.wait_for(reader.read(1 << 18), 1):
+                break
+        assert console.departures == []
+
+
 async def test_a_peer_that_takes_nothing_is_dropped_even_when_held(pem: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "PING_INTERVAL", 0.1)
     async with edge(pem) as here, here.raw() as (_, writer, connection, console):
@@ -711,7 +739,7 @@ async def test_compression_is_not_negotiated() -> None:
         assert client.protocol.extensions == []
 
 
-async def test_no_task_and_no_descriptor_is_left(pem: Path | None) -> None:
+async def test_no_task_no_descriptor_and_no_connection_is_left(pem: Path | None) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # a count, not paths
 
@@ -720,6 +748,7 @@ async def test_no_task_and_no_descriptor_is_left(pem: Path | None) -> None:
             pass
         await asyncio.sleep(0.01)
         before = descriptors()
+        closed = []
         for ending in ("left", "ended", "lost") * 5:
             async with here.attached() as (client, connection, console):
                 await client.send(b"x")
@@ -729,6 +758,10 @@ async def test_no_task_and_no_descriptor_is_left(pem: Path | None) -> None:
                 if ending == "lost":
                     client.transport.abort()
             await wait_closed(connection, 1)
+            closed.append(weakref.ref(connection))
+        del connection, client
         await asyncio.sleep(0.05)
         assert descriptors() == before
+        gc.collect()
+        assert [reference for reference in closed if reference() is not None] == []  # a timer would hold it
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from cmdlets.command import explain
 from eva.control import Method, Refusal, Refused
@@ -45,13 +47,13 @@ class Operator:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "client.yaml").write_text(text)
 
-    async def run(self, *command: str, stdin: bytes = b"", password: str | None = PASSWORD) -> Outcome:
+    async def run(self, *command: str, stdin: bytes = b"", password: str | None = PASSWORD, **variables: str) -> Outcome:
         secret = self.home / "password"
         secret.write_text(password or "")
         secret.chmod(0o600)
         module, _, function = PROGRAMS[command[0]].partition(":")
         program = f"from {module} import {function} as main; main(prog_name={command[0]!r})"
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8", **variables}
         if password is not None:
             environment["EVA_PASSWORD_FILE"] = str(secret)
         pipe = asyncio.subprocess.PIPE
@@ -217,6 +219,23 @@ async def test_a_node_of_another_name_is_not_trusted(operator: Operator, certifi
     assert outcome.status == 3
     assert "does not verify" in one_line(outcome)
     assert impostor.asked == []
+
+
+async def test_a_redirect_to_another_host_is_not_followed(operator: Operator, certificates: Authority):
+    def elsewhere(connection: ServerConnection, _: Request) -> Response:
+        response = connection.respond(302, "")
+        response.headers["Location"] = f"wss://127.0.0.1:{operator.node.port}/v1/control"
+        return response
+
+    async with serve(lambda _: None, "127.0.0.1", 0, ssl=server_tls(certificates), process_request=elsewhere) as server:
+        url = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
+        outcome = await operator.run("Grant-RdpAccessToErcsVM", "--ercs", url, "--ca", str(certificates.ca))
+    assert outcome.status == 3
+    assert operator.node.asked == []
+
+
+async def test_a_proxy_in_the_environment_is_passed_by(operator: Operator):
+    assert (await operator.run("Grant-RdpAccessToErcsVM", https_proxy="http://127.0.0.1:1")).status == 0
 
 
 async def test_an_unencrypted_node_is_refused(operator: Operator):

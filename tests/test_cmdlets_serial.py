@@ -218,6 +218,7 @@ async def test_input_is_kept_within_its_bound(node: ScriptedNode, tls: ssl.SSLCo
                     went += os.write(run.script.keys, bytes(4096))
             await asyncio.sleep(0.05)
         assert LIMIT <= went <= LIMIT + 65536 + 8192  # ours, the pipe's, one read
+        assert not run.task.done()
 
 
 @pytest.mark.parametrize(("notice", "code"), [(True, True), (True, False), (False, True)])
@@ -230,6 +231,16 @@ async def test_a_cut_is_known_by_either_connection(node: ScriptedNode, tls: ssl.
     assert ended.ending is Ending.CONSENT_REVOKED
     assert bytes(run.script.got) == b"last words"
     assert Method.SESSION_LEAVE not in node.methods()
+
+
+async def test_a_control_connection_that_goes_first_does_not_hide_the_reason(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        assert session.control is not None
+        session.control.transport.abort()
+        await asyncio.sleep(0.1)
+        await session.end(Ending.NODE_STOPPING, notice=False)
+        assert (await run.task).ending is Ending.NODE_STOPPING
 
 
 async def test_a_script_without_the_keyboard_ends(node: ScriptedNode, tls: ssl.SSLContext):

@@ -217,12 +217,16 @@ async def test_a_terminal_that_hangs_up_leaves_the_session(at_desk: tuple[Desk, 
     assert session.ended
 
 
-async def test_what_was_typed_after_the_end_does_not_reach_the_shell(at_desk: tuple[Desk, PlayedSession]):
+async def test_what_was_typed_and_not_taken_does_not_reach_the_shell(at_desk: tuple[Desk, PlayedSession]):
     found, session = at_desk
-    found.process.send_signal(signal.SIGSTOP)
-    await session.end(Ending.CONSENT_REVOKED, code=False)
-    found.type(b"rm -rf x\r")
-    found.process.send_signal(signal.SIGCONT)
+    session.taking = False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2):  # until the command reads no more and the terminal is full
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    found.type(b"rm -rf x\n" * 100)
+                await asyncio.sleep(0.01)
+    await session.end(Ending.CONSENT_REVOKED)
     assert await found.exit() == 4
     os.set_blocking(found.terminal, False)
     with pytest.raises(BlockingIOError):
@@ -361,6 +365,21 @@ async def test_a_dropped_connection_is_made_again(at_desk: tuple[Desk, PlayedSes
     session = await node.session(2)
     await session.until(lambda: bytes(session.input) == b"ab")
     assert found.raw()
+
+
+async def test_what_was_typed_while_disconnected_is_dropped_if_the_keyboard_went(
+    at_desk: tuple[Desk, PlayedSession], node: ScriptedNode
+):
+    found, session = at_desk
+    node.refusals[Method.SESSION_RESUME] = Refusal.LEASE_STALE
+    session.drop()
+    await found.see(b"connecting again ...")
+    found.type(b"ab\r~i")
+    await found.see(b"7 h 59 min left")
+    session.keyboard = False
+    node.refusals.clear()
+    await found.see(b"3 bytes of your input were not sent.")
+    assert bytes(session.input) == b""
 
 
 async def test_a_password_is_asked_for_without_echo(node: ScriptedNode, certificates: Authority, tmp_path: Path):

@@ -73,6 +73,16 @@ async def test_after_a_cut_it_opens_again_at_once(libvirt_host: LibvirtHost, sha
     assert statistics.median(took) < 0.1, took
 
 
+async def test_it_opens_though_the_last_console_lets_go_a_moment_late(libvirt_host: LibvirtHost, shared_guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        stream = libvirt_host.connection.newStream(0)
+        shared_guest.domain.openConsole(None, stream, 0)
+        dial = asyncio.create_task(dialer.dial(host_of(libvirt_host), shared_guest.uuid, Kind.SERIAL))
+        await asyncio.sleep(0.05)
+        stream.abort()
+        (await dial).cut()
+
+
 async def test_a_hundred_rounds_leave_nothing(libvirt_host: LibvirtHost, shared_guest: Guest) -> None:
     host = host_of(libvirt_host)
     async with started_dialer() as dialer:

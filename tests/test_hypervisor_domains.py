@@ -17,8 +17,8 @@ from hypervisor.sighting import Beat, Gone, Listed, Lost, Reset, Seen, Sighting,
 HOST = "kvm01"
 GROUP = "/subscriptions/7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines"
 ID = f"{GROUP}/vm1"
-A = Seen("a", "vm1", 1, False, ID, True, True, False, None)
-B = Seen("b", "vm2", 2, False, f"{GROUP}/vm2", True, False, False, None)
+A = Seen("a", "vm1", 1, True, False, ID, True, True, False, None)
+B = Seen("b", "vm2", 2, True, False, f"{GROUP}/vm2", True, False, False, None)
 
 
 def listed(*sightings: Seen, generations: dict[tuple[str, str], int] | None = None) -> Inventory:
@@ -115,6 +115,20 @@ def test_a_stop_keeps_the_generation() -> None:
     inventory = listed(A)
     apply(inventory, Stopped("a"), replace(A, number=-1), replace(A, number=3))
     assert [vm.generation for vm in inventory.vms] == [1]
+
+
+def test_another_run_of_a_transient_domain_is_another_vm() -> None:
+    transient = replace(A, persistent=False)
+    changes = apply(listed(transient), replace(transient, number=9))
+    assert kinds(changes) == [VmStopped, VmGone, VmChanged]
+    assert isinstance(changes[-1], VmChanged)
+    assert changes[-1].vm.generation == 2
+
+
+def test_a_transient_domain_that_is_defined_is_the_same_vm() -> None:
+    inventory = listed(replace(A, persistent=False))
+    assert apply(inventory, A) == []
+    assert kinds(apply(inventory, Stopped("a"), replace(A, number=9))) == [VmStopped, VmChanged]
 
 
 def test_a_reset_is_told_and_changes_nothing() -> None:
@@ -216,6 +230,7 @@ SIGHTINGS = st.one_of(
         UUIDS,
         st.just("vm"),
         st.integers(-1, 2),
+        st.booleans(),
         st.booleans(),
         st.sampled_from([None, ID, "no id"]),
         st.booleans(),

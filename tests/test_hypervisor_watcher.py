@@ -1,18 +1,20 @@
 """hypervisor.watcher: what libvirt's events become."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import libvirt
 import pytest
 
 from hypervisor.inventory import Change, Vm, VmChanged, VmGone, VmReset, VmStopped
 from lab.libvirt_host import Guest, LibvirtHost
-from tests.hypervisor_lines import host_of
-from tests.test_hypervisor_inventory import Log, watching
+from tests.hypervisor_lines import children, host_of
+from tests.test_hypervisor_inventory import Log, watchers, watching
 
 OTHER_ID = (
     "/subscriptions/7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90/resourceGroups/rg1/providers/Microsoft.Compute/virtualMachines/other"
@@ -24,6 +26,17 @@ def of(uuid: str, *kinds: type, where: Callable[[Vm], bool] = lambda _: True) ->
         return isinstance(change, kinds) and change.vm.uuid == uuid and where(change.vm)  # type: ignore[union-attr]
 
     return wanted
+
+
+@contextmanager
+def held(before: set[int]) -> Iterator[None]:
+    """Holds the one watcher that was not among the children `before`."""
+    (watcher,) = watchers(before)
+    os.kill(watcher, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(watcher, signal.SIGCONT)
 
 
 def seen_of(log: Log, uuid: str, after: int) -> list[type]:
@@ -66,10 +79,12 @@ async def test_a_destroyed_guest_stops_and_keeps_its_generation(libvirt_host: Li
 
 
 async def test_a_quick_destroy_and_start_is_still_a_stop(libvirt_host: LibvirtHost, guest: Guest) -> None:
+    before = children(os.getpid())
     async with watching(host_of(libvirt_host)) as (_, log):
         mark = len(log.changes)
-        guest.destroy()
-        guest.start()
+        with held(before):
+            guest.destroy()
+            guest.start()
         await log.until(of(guest.uuid, VmStopped), mark)
 
 
@@ -77,10 +92,12 @@ async def test_undefined_and_defined_again_under_one_uuid_is_another_generation(
     libvirt_host.revive()
     guest = libvirt_host.define_guest(resource_id=OTHER_ID)
     xml = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    before = children(os.getpid())
     async with watching(host_of(libvirt_host)) as (_, log):
         mark = len(log.changes)
-        guest.undefine()
-        again = libvirt_host.define(xml)
+        with held(before):
+            guest.undefine()
+            again = libvirt_host.define(xml)
         assert again.uuid == guest.uuid
         changed = await log.until(of(guest.uuid, VmChanged), mark)
         assert seen_of(log, guest.uuid, mark)[:2] == [VmGone, VmChanged]
@@ -119,10 +136,12 @@ async def test_a_transient_guest_destroyed_and_made_again_at_once_is_another_gen
     xml = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     guest.undefine()
     domain = libvirt_host.connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+    before = children(os.getpid())
     async with watching(host_of(libvirt_host)) as (_, log):
         mark = len(log.changes)
-        domain.destroy()
-        domain = libvirt_host.connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+        with held(before):  # when it looks into the end of the first, the second is there already
+            domain.destroy()
+            domain = libvirt_host.connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
         await log.until(of(guest.uuid, VmChanged, where=lambda vm: vm.running and vm.generation == 2), mark)
         assert seen_of(log, guest.uuid, mark)[:2] == [VmStopped, VmGone]
         domain.destroy()

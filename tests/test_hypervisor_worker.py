@@ -77,7 +77,7 @@ async def test_it_rests_while_nobody_reads_and_then_no_byte_is_missing(libvirt_h
         start = guest.serial.size()
         # 30,000 lines are 270 KB: more than the sockets and the worker hold
         await type_in(line, b"\x15seq 1000001 1030000; echo e''nd\n")
-        await stalled(guest)
+        await stalled(guest, start)
         assert guest.serial.size() - start < 200_000
         before = processor_ticks(line.worker_pid)
         await asyncio.sleep(1.0)
@@ -89,11 +89,13 @@ async def test_it_rests_while_nobody_reads_and_then_no_byte_is_missing(libvirt_h
         line.cut()
 
 
-async def stalled(guest: Guest) -> None:
-    """Returns when the guest cannot get another byte out."""
-    size = -1
-    while size != (size := guest.serial.size()):
-        await asyncio.sleep(0.5)  # that nothing happens cannot be awaited
+async def stalled(guest: Guest, start: int) -> None:
+    """Returns when the guest has said much since `start` and cannot get another byte out."""
+    async with asyncio.timeout(30):
+        size = -1
+        while guest.serial.size() < start + 20_000 or size != guest.serial.size():
+            size = guest.serial.size()
+            await asyncio.sleep(1.0)  # that nothing happens cannot be awaited
 
 
 def untaken(sock: socket.socket) -> int:
@@ -104,8 +106,9 @@ def untaken(sock: socket.socket) -> int:
 async def test_a_key_passes_while_nobody_reads(libvirt_host: LibvirtHost, guest: Guest) -> None:
     async with started_dialer() as dialer:
         line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
+        start = guest.serial.size()
         await type_in(line, b"\x15yes\n")
-        await stalled(guest)
+        await stalled(guest, start)
         await type_in(line, b"\x03")
         async with asyncio.timeout(5):
             while untaken(line.sock):

@@ -1,0 +1,544 @@
+"""What the tests of the whole share: an operator who need not be polite, the provider's desk, and what /proc and the audit know.
+
+async with signed_in(cloud) as alice:
+    grant = await granted(cloud, guest)
+    console = await alice.console(guest.resource_id)     a session of its own, attached and read all the time
+    await console.type(b"uname\\n")
+    cut = await revoked(cloud, grant)                     asked and confirmed by the node
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import libvirt
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from broker import audit_log
+from broker.audit_log import Read
+from broker.state import State
+from eva.audit import Event as Audited
+from eva.control import (
+    CONSOLE_PATH,
+    CONSOLE_SUBPROTOCOLS,
+    CONTROL_PATH,
+    SUBPROTOCOL,
+    TICKET_PREFIX,
+    Failure,
+    Mark,
+    Method,
+    Notice,
+    Opened,
+    Refused,
+    Request,
+    decode_from_node,
+    decode_mark,
+)
+from eva.members import Json, Members
+from lab.cloud import OPERATOR, PASSWORD, Cloud, Ercs
+from lab.libvirt_host import Guest
+
+NODE = "AzS-ERCS01"
+PATIENCE = 20.0  # seconds for what takes milliseconds on a machine that is not busy
+LOOK = 0.02  # seconds between two looks at what cannot be awaited: /proc, a file
+SLACK = 0.7  # seconds by which a busy machine may be late to look; the promise itself is measured by the node
+
+
+async def until(true: Callable[[], object], what: str, patience: float = PATIENCE) -> float:
+    """Return once it holds; give the seconds that took. For what cannot be awaited."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < patience, f"not in {patience:g} s: {what}"
+        await asyncio.sleep(LOOK)
+    return time.monotonic() - began
+
+
+# --- the provider's desk
+
+
+@dataclass(frozen=True)
+class Grant:
+    consent: str
+    resource_id: str
+    expires_at: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """`asked`, `answered`: time.monotonic() here; `cut_us`: from the node's hearing of it to the cut, by its receipt."""
+
+    asked: float
+    answered: float
+    cut_us: int | None
+    sessions: int | None
+    confirmed: bool
+
+
+async def tell_provider(cloud: Cloud, path: str, body: dict[str, Any]) -> Any:
+    """What the provider's commands say to its daemon, without their start-up. Raises AssertionError where it refuses."""
+    transport = httpx.AsyncHTTPTransport(uds=str(cloud.directory / "provider/admin.sock"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://provider", timeout=30) as client:
+        answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def granted(
+    cloud: Cloud,
+    vm: Guest | str,
+    *,
+    kinds: tuple[str, ...] = ("serial", "graphics"),
+    access: str = "keyboard",
+    seconds: int = 28_800,
+    operators: tuple[str, ...] = ("group:cloudadmin",),
+    node: str | None = None,
+) -> Grant:
+    """A tenant's consent, accepted by the node."""
+    resource_id = vm if isinstance(vm, str) else str(vm.resource_id)
+    wish = {
+        "resource_id": resource_id,
+        "giver": "tenant1",
+        "operators": list(operators),
+        "kinds": list(kinds),
+        "access": access,
+        "seconds": seconds,
+        "reason": "",
+        "node": node,
+    }
+    found = await tell_provider(cloud, "/grant", wish)
+    return Grant(found["consent_id"], resource_id, found["expires_at"])
+
+
+async def revoked(cloud: Cloud, grant: Grant, *, confirmed: bool = True) -> Cut:
+    """The tenant withdraws; returns when the node's receipt is in, or the provider has waited for it in vain."""
+    asked = time.monotonic()
+    cuts = (await tell_provider(cloud, "/revoke", {"consent_id": grant.consent}))["cuts"]
+    cut = Cut(asked, time.monotonic(), cuts[0]["cut_us"], cuts[0]["sessions"], cuts[0]["confirmed_at_ms"] is not None)
+    assert cut.confirmed or not confirmed, f"not confirmed: {cuts}"
+    return cut
+
+
+async def well(cloud: Cloud, node: str = NODE, patience: float = 60.0) -> None:
+    """Returns when the node has a fresh lease and knows its hosts' domains."""
+    deadline = time.monotonic() + patience
+    said = ""
+    async with httpx.AsyncClient() as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await client.get(f"http://127.0.0.1:{cloud.nodes[node].metrics_port}/healthz")
+                if answer.status_code == 200:
+                    return
+                said = answer.text
+            await asyncio.sleep(LOOK)
+    raise AssertionError(f"the node is not well: {said}")
+
+
+async def measured(cloud: Cloud, name: str, node: str = NODE) -> float:
+    """The sum over a metric's labels that begin with `name`."""
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"http://127.0.0.1:{cloud.nodes[node].metrics_port}/metrics")).text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+# --- operators
+
+
+def trusting(cloud: Cloud) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(cloud.authority.ca))
+
+
+class Console:
+    """An attached console. `data`: all that came; `start`: the offset of its first byte; `code`: of its close."""
+
+    def __init__(self, websocket: ClientConnection, opened: Opened) -> None:
+        self.websocket = websocket
+        self.opened = opened
+        self.data = bytearray()
+        self.marks: list[tuple[Mark, Members]] = []
+        self.start = 0
+        self.taken = 0
+        self.code: int | None = None
+        self.ended_at: float | None = None  # time.monotonic()
+        self._news = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    def read(self) -> None:
+        """Begin to read: until then the operator is stalled."""
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async for message in self.websocket:
+                if isinstance(message, bytes):
+                    self.data += message
+                else:
+                    self._mark(*decode_mark(message))
+                self._news.set()
+        except ConnectionClosed:
+            pass  # the code is taken below either way
+        finally:
+            self.code = self.websocket.close_code
+            self.ended_at = time.monotonic()
+            self._news.set()
+
+    def _mark(self, mark: Mark, members: Members) -> None:
+        self.marks.append((mark, members))
+        if mark is Mark.ATTACHED:
+            self.start = members.integer("offset")
+        if mark in (Mark.ATTACHED, Mark.TAKEN):
+            self.taken = members.integer("taken")
+
+    async def type(self, data: bytes) -> None:
+        """Send it as one frame. Raises ConnectionClosed."""
+        await self.websocket.send(data)
+
+    async def wait(self, true: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+        """Returns once it holds, looked at whenever something has come."""
+        try:
+            async with asyncio.timeout(patience):
+                while not true():
+                    assert self.code is None or self.ended_at is None, f"closed with {self.code} before: {what}"
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"not in {patience:g} s: {what}; the end of it: {bytes(self.data[-200:])!r}") from None
+
+    async def shows(self, text: bytes, *, after: int = 0, patience: float = PATIENCE) -> int:
+        """Wait until this has come, behind `after`; give the place behind it."""
+        await self.wait(lambda: self.data.find(text, after) >= 0, f"{text!r} on the screen", patience)
+        return self.data.find(text, after) + len(text)
+
+    async def ask(self, command: str, *, patience: float = PATIENCE) -> bytes:
+        """Run a command at the guest's shell and give what it printed."""
+        after = len(self.data)
+        name = os.urandom(4).hex()
+        await self.type(f"printf 'be%s-%s\\n' gin {name}; {command}; printf 'e%s-%s\\n' nd {name}\n".encode())
+        begin = await self.shows(f"begin-{name}\r\n".encode(), after=after, patience=patience)
+        end = await self.shows(f"end-{name}\r\n".encode(), after=begin, patience=patience)
+        return bytes(self.data[begin : end - len(f"end-{name}\r\n")]).replace(b"\r\n", b"\n")
+
+    async def ended(self, patience: float = PATIENCE) -> int | None:
+        """Wait for its end; give the close code."""
+        assert self._reader is not None
+        async with asyncio.timeout(patience):
+            await asyncio.shield(self._reader)
+        return self.code
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+        self.websocket.transport.abort()
+        await self.websocket.wait_closed()
+
+
+class Operator:
+    """A control connection that is signed in, from a workstation that is granted. `notices`: all that the node told."""
+
+    def __init__(self, cloud: Cloud, port: int, websocket: ClientConnection) -> None:
+        self.notices: list[Notice] = []
+        self.port = port
+        self._cloud = cloud
+        self._websocket = websocket
+        self._number = 0
+        self._answers: dict[int, asyncio.Future[Members]] = {}
+        self._consoles: list[Console] = []
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async for text in self._websocket:
+                said = decode_from_node(str(text))
+                if isinstance(said, Notice):
+                    self.notices.append(said)
+                    continue
+                answer = self._answers.pop(said.id or 0)
+                if isinstance(said, Failure):
+                    answer.set_exception(Refused(said.refusal))
+                else:
+                    answer.set_result(Members(said.result))
+        except ConnectionClosed:
+            pass  # whoever waits is told below
+        finally:
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(ConnectionError("the control connection is over"))
+
+    async def ask(self, method: Method, **params: Json) -> Members:
+        """Raises Refused, ConnectionError, ConnectionClosed, TimeoutError."""
+        self._number += 1
+        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
+        await self._websocket.send(Request(self._number, method, params).encode())
+        async with asyncio.timeout(PATIENCE):
+            return await answer
+
+    async def open(self, resource_id: str | None, kind: str = "serial", access: str | None = None) -> Opened:
+        """Raises Refused."""
+        extra: dict[str, Json] = {} if access is None else {"access": access}
+        return Opened.from_members(
+            await self.ask(Method.SESSION_OPEN, resource_id=str(resource_id), kind=kind, **extra),
+        )
+
+    async def resume(self, opened: Opened, received: int) -> Opened:
+        """Raises Refused."""
+        return Opened.from_members(await self.ask(Method.SESSION_RESUME, session=opened.session, received=received))
+
+    async def attach(self, opened: Opened, *, stalled: bool = False) -> Console:
+        """The console of an open session; `stalled`: with a small receive buffer, and nothing read."""
+        sock = socket.socket()
+        if stalled:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        websocket = await connect(
+            f"wss://localhost:{self.port}{CONSOLE_PATH}",
+            ssl=trusting(self._cloud),
+            sock=sock,
+            subprotocols=[Subprotocol(CONSOLE_SUBPROTOCOLS[opened.kind]), Subprotocol(TICKET_PREFIX + opened.ticket)],
+            compression=None,
+            max_size=None,
+            max_queue=4 if stalled else 1024,
+            ping_interval=None,
+        )
+        console = Console(websocket, opened)
+        self._consoles.append(console)
+        if not stalled:
+            console.read()
+        return console
+
+    async def console(self, resource_id: str | None, kind: str = "serial", access: str | None = None) -> Console:
+        """Open and attach."""
+        return await self.attach(await self.open(resource_id, kind, access))
+
+    async def close(self) -> None:
+        for console in self._consoles:
+            await console.close()
+        self._reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reader
+        self._websocket.transport.abort()
+        await self._websocket.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def signed_in(
+    cloud: Cloud, account: str = OPERATOR, *, node: str = NODE, port: int | None = None, grant: bool = True
+) -> AsyncIterator[Operator]:
+    """An operator at this node, or at a port that leads to it."""
+    port = cloud.nodes[node].port if port is None else port
+    websocket = await connect(
+        f"wss://localhost:{port}{CONTROL_PATH}",
+        ssl=trusting(cloud),
+        host="127.0.0.1",
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
+        compression=None,
+        ping_interval=None,
+    )
+    operator = Operator(cloud, port, websocket)
+    try:
+        await operator.ask(Method.SIGN_IN, account=account, password=PASSWORD)
+        if grant:
+            await operator.ask(Method.WORKSTATION_GRANT)
+        yield operator
+    finally:
+        await operator.close()
+
+
+@contextlib.asynccontextmanager
+async def doing(work: Awaitable[None]) -> AsyncIterator[None]:
+    """Something that goes on beside the test, until its connection or the block is over."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
+            await task
+
+
+async def typing(console: Console, line: bytes, every: float = 0.02) -> None:
+    """Type this again and again, whatever happens, until the connection is over."""
+    while True:
+        await console.type(line)
+        await asyncio.sleep(every)
+
+
+# --- the guest
+
+
+def calm(guest: Guest) -> None:
+    """Bring the guest's serial line back to its shell, whatever runs on it; no session may hold it."""
+    stream = guest.host.connection.newStream(0)
+    guest.domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
+    stream.send(b"\x03")
+    stream.send(b"\x15\n")
+    stream.abort()
+    guest.run("stty sane")
+
+
+async def listening(console: Console, mark: bytes = b"listening") -> None:
+    """Let the guest take what is typed and echo it, so that its transcript shows each byte that reached it."""
+    await console.type(b"echo %s-''now; cat >/dev/null\n" % mark)
+    await console.shows(mark + b"-now\r\n")
+
+
+def count_in(guest: Guest, byte: bytes, after: int) -> int:
+    """How often this byte has come on the guest's serial line since then."""
+    return guest.serial.content(after).count(byte)
+
+
+# --- what the machine knows
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children; none where it is gone."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def family(pid: int) -> set[int]:
+    """A process with all its descendants."""
+    found = {pid}
+    for child in children(pid):
+        found |= family(child)
+    return found
+
+
+def name_of(pid: int) -> str:
+    """The process's own name for itself; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def workers(node: Ercs) -> set[int]:
+    """The pids of the node's hypervisor workers."""
+    return {pid for pid in family(node.program.pid) if name_of(pid) == "eva-worker"}
+
+
+def descriptors(pid: int) -> list[str]:
+    """What the open descriptors of a process lead to."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.append(str(link.readlink()))
+    return sorted(found)
+
+
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended: a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+# --- the audit
+
+
+def audit_of(node: Ercs) -> Read:
+    """The audit as it is on disk, checked against itself and against the node's state. Raises BadAudit."""
+    home = node.directory / "state"
+    state = State.open(home / "state.db", node.name, read_only=True)
+    try:
+        loaded = state.load()
+    finally:
+        state.close()
+    return audit_log.read(home / "audit.jsonl", loaded.audit_count, loaded.audit_head)
+
+
+def ends(node: Ercs) -> dict[str, dict[str, Any]]:
+    """The facts of each session's END, by session. Holds that every session has one START first, and at most one END."""
+    started: set[str] = set()
+    ended: dict[str, dict[str, Any]] = {}
+    for record in audit_of(node).records:
+        session = str(record.facts.get("session", ""))
+        if record.event is Audited.SESSION_START:
+            assert session not in started
+            started.add(session)
+        elif record.event is Audited.SESSION_END:
+            assert session in started
+            assert session not in ended
+            ended[session] = dict(record.facts)
+        elif session:
+            assert session in started
+            assert session not in ended
+    return ended
+
+
+async def end_of(node: Ercs, opened: Opened) -> dict[str, Any]:
+    """The facts of this session's END, once it is on disk."""
+    await until(lambda: opened.session in ends(node), "the session's END in the audit")
+    return ends(node)[opened.session]
+
+
+# --- a wire that breaks
+
+
+class Wire:
+    """A TCP proxy to a node, on a port of its own; `cut` breaks every connection that it carries."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self._to = port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, far_writer))
+                group.create_task(self._pump(far_reader, writer))
+        finally:
+            for one in (writer, far_writer):
+                self._writers.discard(one)
+                one.transport.abort()
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()

@@ -1,0 +1,265 @@
+"""Invariants 1 and 4 on real parts: a cut is a second at most, and little lies below the gate."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import libvirt
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from lab.cloud import Cloud
+from lab.framebuffer import VERSION
+from lab.libvirt_host import Guest, LibvirtHost
+from tests.conftest import resource_id_of
+from tests.rfb_bytes import key, request, set_encodings
+from tests.system_parts import (
+    NODE,
+    SLACK,
+    Console,
+    Grant,
+    calm,
+    count_in,
+    doing,
+    end_of,
+    granted,
+    is_gone,
+    listening,
+    revoked,
+    signed_in,
+    typing,
+    until,
+    well,
+    workers,
+)
+
+PROMISE = 1.0  # seconds
+STALE = 256  # bytes
+
+
+@pytest.fixture(scope="module")
+def vm(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    """Give a guest that each test leaves at its shell."""
+    libvirt_host.revive()
+    guest = libvirt_host.start_guest("vm-cut", resource_id=resource_id_of("vm-cut"))
+    yield guest
+    guest.discard()
+
+
+@pytest.fixture
+async def grant(cloud: Cloud, vm: Guest) -> AsyncIterator[Grant]:
+    await well(cloud)
+    yield await granted(cloud, vm)
+    vm.host.revive()
+    await well(cloud)
+    if vm.domain.info()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        vm.resume()
+    await asyncio.to_thread(calm, vm)
+
+
+async def assert_silence_after(guest: Guest, asked: float, byte: bytes, after: int) -> None:
+    """Hold that the guest gets no more of this byte once a second has gone since the end was asked for."""
+    await asyncio.sleep(max(0.0, asked + PROMISE - time.monotonic()))
+    count = count_in(guest, byte, after)
+    await asyncio.sleep(1.5)
+    assert count_in(guest, byte, after) == count
+
+
+async def test_an_operator_who_types_all_the_time_is_cut(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await listening(console)
+        after = vm.serial.size()
+        async with doing(typing(console, b"Q\n")):
+            await until(lambda: count_in(vm, b"Q", after) > 20, "what is typed in the guest")
+            before = workers(cloud.nodes[NODE])
+            cut = await revoked(cloud, grant)
+            assert cut.sessions == 1
+            assert cut.cut_us is not None
+            assert cut.cut_us < PROMISE * 1e6
+            assert await console.ended() == 4002
+            assert console.ended_at is not None
+            assert console.ended_at - cut.asked < PROMISE + SLACK
+            await until(lambda: all(map(is_gone, before)), "the end of the worker", PROMISE)
+            await assert_silence_after(vm, cut.asked, b"Q", after)
+        end = await end_of(cloud.nodes[NODE], console.opened)
+        assert end["reason"] == "consent-revoked"
+        assert end["to_guest"] >= 40
+
+
+async def read_to_the_end(console: Console) -> None:
+    while True:
+        await console.websocket.recv()
+
+
+async def test_an_operator_who_reads_nothing_is_cut(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.attach(await alice.open(vm.resource_id), stalled=True)
+        await console.type(b"while :; do cat /proc/cpuinfo; done\n")
+        start = vm.serial.size()
+        # more than every buffer on the way to him holds, until the guest itself stands still
+        await until(lambda: vm.serial.size() - start > 300_000, "output")
+        before = workers(cloud.nodes[NODE])
+        cut = await revoked(cloud, grant)
+        assert cut.cut_us is not None
+        assert cut.cut_us < PROMISE * 1e6
+        assert len(before) == 1
+        await until(lambda: all(map(is_gone, before)), "the end of the worker", cut.asked + PROMISE + SLACK - time.monotonic())
+        # his websocket is not waited for: the transport is aborted, though he never answered the close
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(read_to_the_end(console), 20)
+        assert (await end_of(cloud.nodes[NODE], console.opened))["reason"] == "consent-revoked"
+
+
+async def test_a_paused_guest_gets_little_of_what_was_pasted(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await listening(console)
+        vm.pause()
+        after = vm.serial.size()
+        await console.type((b"Q" * 63 + b"\n") * 512)
+        await console.wait(lambda: any(mark == "held" for mark, _ in console.marks), "the notice that input is held")
+        cut = await revoked(cloud, grant)
+        assert cut.cut_us is not None
+        assert cut.cut_us < PROMISE * 1e6
+        assert await console.ended() == 4002
+        end = await end_of(cloud.nodes[NODE], console.opened)
+        vm.resume()
+        await asyncio.to_thread(calm, vm)
+        came = count_in(vm, b"Q", after)
+        assert 0 < came <= end["stale_at_most"] <= STALE
+
+
+async def test_each_release_of_held_input_is_256_bytes_more_and_is_counted(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await listening(console)
+        vm.pause()
+        after = vm.serial.size()
+        await console.type(b"Q" * 1000)
+        await console.wait(lambda: console.taken >= STALE, "the first bytes")
+        taken = console.taken
+        await alice.ask("input.release", session=console.opened.session)  # type: ignore[arg-type]
+        await console.wait(lambda: console.taken == taken + STALE, "256 more")
+        await revoked(cloud, grant)
+        end = await end_of(cloud.nodes[NODE], console.opened)
+        vm.resume()
+        await asyncio.to_thread(calm, vm)
+        assert count_in(vm, b"Q", after) <= end["stale_at_most"] == 2 * STALE
+
+
+async def test_a_hung_libvirtd_does_not_delay_it(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await listening(console)
+        after = vm.serial.size()
+        async with doing(typing(console, b"Q\n")):
+            await until(lambda: count_in(vm, b"Q", after) > 20, "what is typed in the guest")
+            vm.host.freeze()
+            try:
+                before = workers(cloud.nodes[NODE])
+                cut = await revoked(cloud, grant)
+                assert cut.cut_us is not None
+                assert cut.cut_us < PROMISE * 1e6
+                assert await console.ended() == 4002
+                assert time.monotonic() - cut.asked < PROMISE + SLACK
+                await until(lambda: all(map(is_gone, before)), "the end of the worker", PROMISE)
+                frozen = count_in(vm, b"Q", after)
+            finally:
+                vm.host.thaw()
+            await asyncio.sleep(2.0)  # what libvirtd had taken before, and nothing else, may still come
+            assert count_in(vm, b"Q\r\n", after) - frozen <= STALE
+
+
+async def test_it_holds_under_load_both_ways(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await console.type(b"while read x; do echo $x; seq 1000 1050; done\n")
+        after = vm.serial.size()
+        # long lines: a terminal that has no room for input takes no Ctrl+C either
+        async with doing(typing(console, b"Q" * 200 + b"\n", 0.0)):
+            await until(lambda: count_in(vm, b"Q", after) > 2000, "what is typed in the guest")
+            cut = await revoked(cloud, grant)
+            assert cut.cut_us is not None
+            assert cut.cut_us < PROMISE * 1e6
+            assert await console.ended() == 4002
+            assert console.ended_at is not None
+            assert console.ended_at - cut.asked < PROMISE + SLACK
+
+
+async def handshake(console: Console) -> None:
+    """Come as a VNC client that wants the whole screen to itself."""
+    await console.shows(VERSION)
+    await console.type(VERSION)
+    await console.wait(lambda: len(console.data) >= 14, "the security types")
+    await console.type(b"\x01")
+    await console.wait(lambda: len(console.data) >= 18, "the security result")
+    await console.type(b"\x00")
+    await console.wait(lambda: len(console.data) >= 42, "ServerInit")
+    await console.type(set_encodings(0) + request())
+
+
+def pressed(text: str) -> bytes:
+    return b"".join(key(13 if c == "\n" else ord(c), down=down) for c in text for down in (True, False))
+
+
+async def type_on_screen(console: Console, text: str) -> None:
+    """As fast as a keyboard controller's queue of 16 takes it."""
+    for character in text:
+        await console.type(pressed(character))
+        await asyncio.sleep(0.03)
+
+
+async def test_graphics_is_cut_under_load_both_ways(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id, "graphics")
+        await handshake(console)
+        after = vm.serial.size()
+        await type_on_screen(console, "cat >/dev/ttyS0\n")
+        async with doing(typing(console, pressed("Q\n") + request(), 0.05)):
+            await until(lambda: count_in(vm, b"Q", after) > 5, "what is typed on the screen, in the guest")
+            cut = await revoked(cloud, grant)
+            assert cut.cut_us is not None
+            assert cut.cut_us < PROMISE * 1e6
+            assert await console.ended() == 4002
+            assert console.ended_at is not None
+            assert console.ended_at - cut.asked < PROMISE + SLACK
+            await assert_silence_after(vm, cut.asked, b"Q", after)
+        end = await end_of(cloud.nodes[NODE], console.opened)
+        assert end["stale_at_most"] <= STALE
+    vm.reset()
+    await asyncio.to_thread(vm.wait_ready, after=after)
+
+
+async def test_an_operators_delete_cuts_and_the_provider_confirms_it(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await listening(console)
+        after = vm.serial.size()
+        async with doing(typing(console, b"Q\n")):
+            await until(lambda: count_in(vm, b"Q", after) > 5, "what is typed in the guest")
+            done = await asyncio.to_thread(cloud.cmdlet, "Delete-TenantVMSession", "-ResourceID", str(vm.resource_id))
+            asked = time.monotonic()
+            assert done
+            assert await console.ended() == 4002
+            assert console.ended_at is not None
+            assert console.ended_at < asked + SLACK
+            await assert_silence_after(vm, asked, b"Q", after)
+    # it is final for the provider as well: the node's receipt made it sign a revocation of its own
+    assert (await revoked(cloud, grant)).confirmed
+
+
+async def test_a_short_consent_ends_at_its_second(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+    await revoked(cloud, grant)
+    short = await granted(cloud, vm, seconds=4)
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await listening(console)
+        after = vm.serial.size()
+        async with doing(typing(console, b"Q\n")):
+            assert await console.ended() == 4001
+            late = time.time() - short.expires_at
+            assert -0.1 < late < PROMISE + SLACK
+            await assert_silence_after(vm, time.monotonic() - late, b"Q", after)
+        assert count_in(vm, b"Q", after) > 5
+        assert (await end_of(cloud.nodes[NODE], console.opened))["reason"] == "consent-expired"

@@ -1,0 +1,158 @@
+"""Authority is a lease: with both ways to the provider gone, input is held and then every session cut; one way is enough."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from eva.control import Mark, Refusal, Refused
+from lab.cloud import Cloud
+from lab.libvirt_host import Guest, LibvirtHost
+from lab.ports import free_port
+from tests.conftest import resource_id_of
+from tests.system_parts import NODE, SLACK, Console, calm, count_in, doing, end_of, granted, signed_in, typing, well
+
+EVERY = 2.0  # seconds between two asks
+TICK = 0.2  # seconds between two looks of the node at the lease
+ANSWER = 1.5  # seconds that an ask may have been under way before the provider answered it
+
+
+@pytest.fixture(scope="module")
+def vm(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    """Give a guest that each test leaves with a `cat` on its serial line."""
+    libvirt_host.revive()
+    guest = libvirt_host.start_guest("vm-lease", resource_id=resource_id_of("vm-lease"))
+    yield guest
+    guest.discard()
+
+
+def limits(open_s: int, cut_s: int) -> dict[str, int]:
+    return {"lease_open_seconds": open_s, "lease_cut_seconds": cut_s}
+
+
+@contextlib.contextmanager
+def quick_cloud(vm: Guest, open_s: int, cut_s: int) -> Iterator[Cloud]:
+    with Cloud({"host1": vm.host.uri}, limits=limits(open_s, cut_s)) as cloud:
+        yield cloud
+    calm(vm)
+
+
+async def echoing(cloud: Cloud, vm: Guest, console: Console) -> int:
+    """Let the guest echo; give the place in its transcript from which to count."""
+    await console.type(b"echo list''ening; cat >/dev/null\n")
+    await console.shows(b"listening\r\n")
+    return vm.serial.size()
+
+
+async def lose_both(cloud: Cloud, vm: Guest, open_s: float, cut_s: float, *, mosquitto: bool) -> None:
+    await well(cloud)
+    grant = await granted(cloud, vm)
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        after = await echoing(cloud, vm, console)
+        arrived: list[float] = []
+        async with doing(typing(console, b"Q\n", 0.1)), doing(noting(vm, after, arrived)):
+            await asyncio.sleep(0.5)
+            stopped = time.monotonic()
+            cloud.provider.signal(signal.SIGSTOP)
+            if mosquitto:
+                cloud.mosquitto.kill()
+            try:
+                # nothing the provider can say from here on is less than its last answer old
+                await asyncio.sleep(open_s + SLACK)
+                with pytest.raises(Refused) as refused:
+                    await alice.open(vm.resource_id, "graphics")
+                assert refused.value.refusal is Refusal.LEASE_STALE
+                assert await console.ended(cut_s + 10) == 4004
+                assert console.ended_at is not None
+                assert console.ended_at - stopped < cut_s + TICK + SLACK
+                assert console.ended_at - stopped > cut_s - EVERY - ANSWER - SLACK
+                assert arrived[-1] - stopped < open_s + SLACK
+                assert arrived[-1] - stopped > open_s - EVERY - ANSWER - SLACK
+                assert [m.text("why") for mark, m in console.marks if mark is Mark.HELD][-1] == "lease"
+                end = await end_of(cloud.nodes[NODE], console.opened)
+                assert end["reason"] == "lease-lost"
+            finally:
+                cloud.provider.signal(signal.SIGCONT)
+                if mosquitto:
+                    cloud.mosquitto.start()
+        # the consent still stands: with the provider back it opens again
+        await well(cloud)
+        again = await alice.console(grant.resource_id)
+        assert b"6" in await calmed_ask(again)
+
+
+async def calmed_ask(console: Console) -> bytes:
+    await console.type(b"\x03\x15\n")
+    return await console.ask("echo $((2*3))")
+
+
+async def noting(vm: Guest, after: int, arrived: list[float]) -> None:
+    """Note when bytes that were typed reach the guest."""
+    seen = 0
+    while True:
+        count = count_in(vm, b"Q", after)
+        if count > seen:
+            seen = count
+            arrived.append(time.monotonic())
+        await asyncio.sleep(0.02)
+
+
+async def test_a_stopped_provider_holds_input_then_cuts(vm: Guest) -> None:
+    with quick_cloud(vm, 5, 7) as cloud:
+        await lose_both(cloud, vm, 5, 7, mosquitto=False)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("mosquitto", [False, True])
+async def test_both_ways_gone_with_the_shipped_limits(vm: Guest, mosquitto: bool) -> None:
+    with quick_cloud(vm, 6, 15) as cloud:
+        await lose_both(cloud, vm, 6, 15, mosquitto=mosquitto)
+
+
+async def nothing_ends(cloud: Cloud, vm: Guest, seconds: float) -> None:
+    """Hold that what is typed flows for so long, and that new sessions open."""
+    async with signed_in(cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await echoing(cloud, vm, console)
+        sent = 0
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await console.type(b"Q\n")
+            sent += 1
+            await console.wait(lambda count=sent: console.data.count(b"Q") == count, "the echo of what was typed", 2.0)
+            await asyncio.sleep(0.05)
+        assert console.code is None
+        other = await alice.console(vm.resource_id)
+        await console.type(b"R\n")
+        await other.shows(b"R\r\n")
+
+
+async def one_way_gone(vm: Guest, seconds: float) -> None:
+    with quick_cloud(vm, 5, 7) as cloud:
+        await well(cloud)
+        await granted(cloud, vm)
+        cloud.mosquitto.kill()
+        await nothing_ends(cloud, vm, seconds)
+        await asyncio.to_thread(calm, vm)
+        cloud.mosquitto.start()
+        # now the other way alone: nobody answers at the port that the node asks by HTTPS
+        node = cloud.nodes[NODE]
+        node.program.stop()
+        text = node.settings.read_text()
+        node.settings.write_text(text.replace(f"https://localhost:{cloud.lease_port}", f"https://localhost:{free_port()}"))
+        node.start()
+        await well(cloud)
+        await nothing_ends(cloud, vm, seconds)
+
+
+async def test_one_way_alone_ends_nothing(vm: Guest) -> None:
+    await one_way_gone(vm, 8.0)
+
+
+@pytest.mark.faults
+async def test_one_way_alone_ends_nothing_for_long(vm: Guest) -> None:
+    await one_way_gone(vm, 20.0)
