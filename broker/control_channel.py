@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 
 SIGN_IN_SECONDS = 5.0  # from the open websocket to a sign-in
 HASHES_AT_ONCE = 2  # argon2 takes a core and its memory each
-MAX_LISTED = 32  # consents in one answer
+MAX_LISTING = MAX_MESSAGE - 1024  # characters of the consents in one answer
 
 
 @dataclass(slots=True)
@@ -252,22 +253,25 @@ class ControlChannel:
         desk = self._desk
         mine = [a for a in desk.consents.ledger.standing(desk.clock.now()) if a.consent.admits(account.name, account.groups)]
         listed: list[Json] = []
-        for one in sorted(mine, key=lambda a: a.term.wall)[:MAX_LISTED]:
+        room = MAX_LISTING
+        for one in sorted(mine, key=lambda a: a.term.wall):
             consent = one.consent
-            listed.append(
-                {
-                    "consent": consent.jti,
-                    "resource_id": str(consent.resource_id),
-                    "giver": consent.giver,
-                    "kinds": sorted(map(str, consent.kinds)),
-                    "access": str(consent.access),
-                    "expires_at": consent.expires_at,
-                    "reason": consent.reason,
-                    "running": any(d.uuid == one.pin.uuid and d.running for d in desk.inventory.find(consent.resource_id)),
-                    "sessions": desk.sessions.under(consent.jti),
-                }
-            )
-        return {"consents": listed, "more": max(0, len(mine) - MAX_LISTED)}
+            row: dict[str, Json] = {
+                "consent": consent.jti,
+                "resource_id": str(consent.resource_id),
+                "giver": consent.giver,
+                "kinds": sorted(map(str, consent.kinds)),
+                "access": str(consent.access),
+                "expires_at": consent.expires_at,
+                "reason": consent.reason,
+                "running": any(d.uuid == one.pin.uuid and d.running for d in desk.inventory.find(consent.resource_id)),
+                "sessions": desk.sessions.under(consent.jti),
+            }
+            room -= len(json.dumps(row)) + 1
+            if room < 0:
+                break
+            listed.append(row)
+        return {"consents": listed, "more": len(mine) - len(listed)}
 
     async def _delete(self, account: Account, params: Members) -> Mapping[str, Json]:
         desk = self._desk

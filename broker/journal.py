@@ -46,6 +46,7 @@ class Journal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._stopping = False
         self._on_failure: Callable[[Exception], None] | None = None
         self.anchor = (audit.chains.count, audit.chains.head)  # of what is on disk
 
@@ -72,8 +73,8 @@ class Journal:
 
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(on_disk)
-        if self._thread is None or self._failure is not None or len(self._waiting) >= MAX_WAITING:
-            done.set_exception(JournalFailed(str(self._failure or "the disk does not keep up")))
+        if self._thread is None or self._stopping or self._failure is not None or len(self._waiting) >= MAX_WAITING:
+            done.set_exception(JournalFailed(str(self._failure or "stopped, or the disk does not keep up")))
             return done
         job = _Job(change or Change(), entries, done)
         self._waiting[id(job)] = job
@@ -86,7 +87,8 @@ class Journal:
         return 0.0 if first is None else time.monotonic() - first.since
 
     async def stop(self) -> None:
-        """Writes what waits and ends the thread; the files are closed."""
+        """Writes what waits and ends the thread; the files are closed. What is asked for from now on is refused."""
+        self._stopping = True
         if self._thread is not None:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
@@ -95,7 +97,7 @@ class Journal:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        stopping = False
+        stopping, failure = False, None
         while not stopping:
             jobs: list[_Job] = []
             job: _Job | None = self._queue.get()
@@ -109,23 +111,28 @@ class Journal:
                     break
             stopping = job is None
             if jobs:
-                self._commit(jobs)
+                # kept here and not only on the loop, which hears of it later: what is behind a write that failed half way
+                # would not follow from what is in the files
+                failure = failure or self._commit(jobs)
+                self._report(jobs, failure)
         self._state.close()
         self._audit.close()
 
-    def _commit(self, jobs: list[_Job]) -> None:
-        failure = self._failure
-        if failure is None:
-            try:
-                # the audit first: a state that counts a record which is not there would look like a log cut short
-                self._audit.append([entry for job in jobs for entry in job.entries])
-                statements = [statement for job in jobs for statement in job.change.statements]
-                if statements:
-                    chains = self._audit.chains
-                    anchor = Change().meta("audit_count", chains.count).meta("audit_head", chains.head)
-                    self._state.write(statements + anchor.statements)
-            except (OSError, sqlite3.Error, ValueError) as error:
-                failure = error
+    def _commit(self, jobs: list[_Job]) -> Exception | None:
+        """What went wrong, or None."""
+        try:
+            # the audit first: a state that counts a record which is not there would look like a log cut short
+            self._audit.append([entry for job in jobs for entry in job.entries])
+            statements = [statement for job in jobs for statement in job.change.statements]
+            if statements:
+                chains = self._audit.chains
+                anchor = Change().meta("audit_count", chains.count).meta("audit_head", chains.head)
+                self._state.write(statements + anchor.statements)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            return error
+        return None
+
+    def _report(self, jobs: list[_Job], failure: Exception | None) -> None:
         anchor_now = (self._audit.chains.count, self._audit.chains.head)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell, jobs, failure, anchor_now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -41,6 +42,7 @@ TICKET_GRACE = 30.0  # seconds to redeem a ticket
 DROP_GRACE = 60.0  # seconds in which a serial session that dropped may be resumed
 LOST_GRACE = 1.0  # seconds to learn from the inventory why a console ended by itself
 START_TIMEOUT = 5.0  # seconds for the START record to reach the disk
+ENDED_KEPT = 1024  # endings remembered for those who come back
 COUNTDOWN = (900, 300, 60)  # seconds before the end at which operators are told
 
 
@@ -105,6 +107,7 @@ class Sessions:
         self._keyboards: dict[Pin, Keyboard] = {}
         self._dialing: dict[Pin, asyncio.Lock] = {}
         self._chords: set[Pin] = set()
+        self._ended: OrderedDict[str, tuple[Operator, Mapping[str, Json]]] = OrderedDict()  # the latest
         self.stopping = False
 
     def __len__(self) -> int:
@@ -218,6 +221,7 @@ class Sessions:
 
     def resume(self, session_id: str, operator: Operator, received: int, listener: Listener) -> Session:
         """Readies a serial session for another connection of the same account and address. Raises Refused."""
+        self._tell_ended(session_id, operator, listener)
         live = self.mine(session_id, operator)
         viewer = live.viewer
         if live.session.operator != operator or not isinstance(viewer, SerialViewer):
@@ -336,9 +340,19 @@ class Sessions:
         }
         self._record(session, audit.Event.SESSION_END, facts)
         log.info("session %s ended: %s", session.id, ending.word)
+        params: dict[str, Json] = {"session": session.id, "reason": ending.word, "text": ending.text}
+        params |= {"at_ms": now.wall // 1_000_000, "stale_bytes": stale}
         if live.listener is not None:
-            params: dict[str, Json] = {"session": session.id, "reason": ending.word, "text": ending.text}
-            live.listener.notify(Event.ENDED, {**params, "at_ms": now.wall // 1_000_000, "stale_bytes": stale})
+            live.listener.notify(Event.ENDED, params)
+        self._ended[session.id] = (session.operator, params)
+        while len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
+
+    def _tell_ended(self, session_id: str, operator: Operator, listener: Listener) -> None:
+        """One who comes back to a session that was cut meanwhile is told why, before the refusal."""
+        whose, params = self._ended.get(session_id, (None, {}))
+        if whose == operator:
+            listener.notify(Event.ENDED, params)
 
     def _tidy(self, pin: Pin) -> None:
         """Forgets what belonged to a VM that has no session any more, and tells those that remain who is left."""

@@ -13,7 +13,6 @@ class Command(Enum):
 
     LEAVE = (".", "leave the console")
     CTRL_ALT_DEL = ("d", "send Ctrl+Alt+Del")
-    BREAK = ("b", "send a break")
     TAKE_KEYBOARD = ("k", "take the keyboard")
     SEND_ANYWAY = ("s", "send held input anyway (the VM may read it late)")
     STATUS = ("i", "tell VM, time left, viewers and keyboard")

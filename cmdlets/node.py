@@ -196,6 +196,10 @@ class Control:
         finally:
             self._waiting.pop(request.id, None)
 
+    def heard(self, event: Event, session: str) -> Members | None:
+        """That notice about the session, if it has come and was not taken."""
+        return self._notices.pop((event, session), None)
+
     async def next_notice(self, session: str) -> tuple[Event, Members]:
         """The next notice about this session, newest of its kind. Raises Lost and Unintelligible once none is left."""
         while True:

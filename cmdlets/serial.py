@@ -29,7 +29,7 @@ from cmdlets.standing import Ended, Standing
 from cmdlets.stream import Inbound, Outbound, OutOfStep
 from cmdlets.terminal import Seat
 from eva.consent import Access, Kind
-from eva.control import CTRL_ALT_DEL, QUERIES, Mark, Method, Opened, Refusal, Refused, decode_mark
+from eva.control import CTRL_ALT_DEL, QUERIES, Event, Mark, Method, Opened, Refusal, Refused, decode_mark
 from eva.ending import Ending
 from eva.members import BadMember, Json, Members
 from eva.resource_id import ResourceId
@@ -104,7 +104,12 @@ class SerialSession:
         while True:
             try:
                 async with self._sign_in() as (control, _):
-                    opened = await self._ticket(control, opened)
+                    try:
+                        opened = await self._ticket(control, opened)
+                    except Refused:
+                        if (ended := self._ended_meanwhile(control)) is not None:
+                            return ended
+                        raise
                     return await self._attach(control, opened, self._stand(opened))
             except (Unreachable, Lost) as fault:
                 if opened is None:
@@ -133,6 +138,14 @@ class SerialSession:
             return Opened.from_members(answer)
         except BadMember as bad:
             raise Unintelligible(control.node.url, bad.why) from None
+
+    def _ended_meanwhile(self, control: Control) -> Ended | None:
+        """The end of a session that was cut while we were away: the node tells it before it refuses to resume."""
+        standing = self._standing
+        if standing is None or (told := control.heard(Event.ENDED, standing.session)) is None:
+            return None
+        standing.apply(Event.ENDED, told)
+        return standing.ended
 
     def _stand(self, opened: Opened) -> Standing:
         if self._standing is None:
@@ -360,13 +373,11 @@ class SerialSession:
 
 _METHODS = {
     Command.CTRL_ALT_DEL: Method.KEYS_SEND,
-    Command.BREAK: Method.BREAK_SEND,
     Command.TAKE_KEYBOARD: Method.KEYBOARD_TAKE,
     Command.SEND_ANYWAY: Method.INPUT_RELEASE,
 }
 _DONE = {
     Command.CTRL_ALT_DEL: "Ctrl+Alt+Del sent.",
-    Command.BREAK: "break sent.",
     Command.TAKE_KEYBOARD: "the keyboard is yours.",
     Command.SEND_ANYWAY: "the held input may go now.",
 }

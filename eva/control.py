@@ -46,7 +46,6 @@ class Method(StrEnum):
     KEYBOARD_TAKE = "keyboard.take"  # session
     KEYBOARD_GIVE = "keyboard.give"  # session, to
     KEYS_SEND = "keys.send"  # session, chord
-    BREAK_SEND = "break.send"  # session
     INPUT_RELEASE = "input.release"  # session
 
 

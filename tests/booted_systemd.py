@@ -26,7 +26,7 @@ _MASKED = (
     *("systemd-sysctl.service", "systemd-modules-load.service", "systemd-remount-fs.service", "systemd-binfmt.service"),
     *("systemd-tmpfiles-setup-dev.service", "systemd-random-seed.service", "dev-hugepages.mount", "dev-mqueue.mount"),
     *("sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount", "proc-sys-fs-binfmt_misc.automount"),
-    *("modprobe@.service", "kmod-static-nodes.service", "systemd-pstore.service", "systemd-timesyncd.service"),
+    *("modprobe@.service", "kmod-static-nodes.service", "systemd-pstore.service", "systemd-sysusers.service"),
 )
 # $1: the stage, a directory of ours that both sides see; $2: this checkout; $3: its site-packages; then pairs: what, where.
 _BOOT = f"""
@@ -36,7 +36,7 @@ mount -t tmpfs -o mode=755 eva-run /run
 mkdir /run/stage /run/etc
 mount --bind "$1" /run/stage
 cp -a /etc/. /run/etc
-sed -i '/^games:/d' /run/etc/passwd /run/etc/shadow /run/etc/group
+sed -i '/^games:/d' /run/etc/passwd /run/etc/shadow /run/etc/group /run/etc/gshadow
 rm -rf /run/etc/systemd/system
 mkdir /run/etc/systemd/system
 mount --bind /run/etc /etc
@@ -53,7 +53,7 @@ mount -t tmpfs -o mode=1777 eva-tmp /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for unit in {" ".join(_MASKED)}; do ln -s /dev/null /etc/systemd/system/$unit; done
 cp -a /run/stage/etc/. /etc
-systemd-sysusers
+systemd-sysusers eva.conf
 systemd-tmpfiles --create eva.conf
 hostname AzS-ERCS01
 exec {SYSTEMD} --system --unit=basic.target --show-status=no

@@ -61,6 +61,7 @@ class PlayedSession:
     said: int = 0  # where in the output this attachment is
     control: ServerConnection | None = None
     ended: bool = False
+    ended_away: Ending | None = None  # told to one who comes back to it
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     on_input: Callable[[bytes], bytes] = bytes  # what the guest answers; bytes() is an echo
 
@@ -170,11 +171,19 @@ class ScriptedNode:
                     raise Refused(Refusal.NOT_SIGNED_IN)
                 result = self._answer(connection, request)
             except Refused as refused:
+                await self._tell_ended(connection, request)
                 await connection.send(Failure(request.id, refused.refusal).encode())
                 continue
             await connection.send(Answer(request.id, result).encode())
             if request.method is Method.SESSION_LEAVE:
                 await self.sessions[str(request.params["session"])].end(Ending.OPERATOR_LEFT)
+
+    async def _tell_ended(self, connection: ServerConnection, request: Request) -> None:
+        session = self.sessions.get(str(request.params.get("session")))
+        if session is not None and session.ended_away is not None:
+            session.control = connection
+            ending = session.ended_away
+            await session.notify(Event.ENDED, reason=ending.word, text=ending.text, at_ms=int(time.time() * 1000), stale_bytes=0)
 
     def _sign_in(self, connection: ServerConnection, request: Request) -> str:
         shown = connection.transport.get_extra_info("peercert")

@@ -378,9 +378,18 @@ async def typing(console: Console, line: bytes, every: float = 0.02) -> None:
 
 
 def calm(guest: Guest) -> None:
-    """Bring the guest's serial line back to its shell, whatever runs on it; no session may hold it."""
-    stream = guest.host.connection.newStream(0)
-    guest.domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
+    """Bring the guest's serial line back to its shell, whatever runs on it; every session on it is over."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        stream = guest.host.connection.newStream(0)
+        try:
+            guest.domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
+            break
+        except libvirt.libvirtError:
+            # libvirtd hears of a killed worker's end a moment later than we
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK)
     stream.send(b"\x03")
     stream.send(b"\x15\n")
     stream.abort()

@@ -316,6 +316,14 @@ async def test_a_session_that_is_no_more_is_gone(node: ScriptedNode, tls: ssl.SS
     assert "There is no such session" in str(error)
 
 
+async def test_one_cut_while_the_connection_was_away_says_why(node: ScriptedNode, tls: ssl.SSLContext):
+    async with running(node.port, tls) as run:
+        session = await node.session()
+        session.ended, session.ended_away = True, Ending.CONSENT_REVOKED
+        session.drop()
+        assert (await run.task).ending is Ending.CONSENT_REVOKED
+
+
 async def test_the_grace_has_an_end(node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(serial, "GRACE", 0.3)
     async with running(node.port, tls) as run:

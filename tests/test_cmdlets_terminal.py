@@ -249,7 +249,6 @@ async def test_a_shells_mode_after_a_stop_is_replaced(at_desk: tuple[Desk, Playe
     ("keys", "method", "line"),
     [
         (b"~d", Method.KEYS_SEND, b"Ctrl+Alt+Del sent."),
-        (b"~b", Method.BREAK_SEND, b"break sent."),
         (b"~k", Method.KEYBOARD_TAKE, b"the keyboard is yours."),
         (b"~s", Method.INPUT_RELEASE, b"the held input may go now."),
     ],
@@ -268,8 +267,8 @@ async def test_escape_keys_ask_the_node(
 
 async def test_a_refused_key_is_told_and_nothing_ends(at_desk: tuple[Desk, PlayedSession], node: ScriptedNode):
     found, session = at_desk
-    node.refusals[Method.BREAK_SEND] = Refusal.NO_KEYBOARD
-    found.type(b"\r~b")
+    node.refusals[Method.KEYS_SEND] = Refusal.NO_KEYBOARD
+    found.type(b"\r~d")
     await found.see(b"You do not hold the keyboard")
     await session.say(b"still here")
     await found.see(b"still here")

@@ -137,11 +137,11 @@ async def one_way_gone(vm: Guest, seconds: float) -> None:
         await granted(cloud, vm)
         cloud.mosquitto.kill()
         await nothing_ends(cloud, vm, seconds)
-        await asyncio.to_thread(calm, vm)
         cloud.mosquitto.start()
         # now the other way alone: nobody answers at the port that the node asks by HTTPS
         node = cloud.nodes[NODE]
         node.program.stop()
+        await asyncio.to_thread(calm, vm)
         text = node.settings.read_text()
         node.settings.write_text(text.replace(f"https://localhost:{cloud.lease_port}", f"https://localhost:{free_port()}"))
         node.start()
