@@ -1,187 +1,122 @@
-"""`make bench`: the broker's way of the bytes beside its peers, interleaved, in one run and one table.
+"""`make bench`: the broker's own consoles beside its peers, interleaved, in one run and one table.
 
-Round after round each measure is taken of each contender in turn, so that what else the machine does falls on all alike.
-The figures are medians; the ratio is to the raw relay in C. `cpu` is the same ratio of work done for each second of
-processor time that the relay itself used, which other load disturbs less. `generator alone` has no relay at all between
-load generator and console: what stands there is the most that this stand can measure.
+Round after round each measure is taken of each contender in turn, each round beginning with another one, so that what else
+the machine does falls on all alike. Figures are medians; a ratio is the median of the ratios within each round.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks.contenders import CONTENDERS, LIMIT, Contender
-from benchmarks.stand import FOLDER, LoadError, Stand, cpu_seconds, load, load_command, memory_kib, stand
+from benchmarks.contenders import LIMIT, Contender
+from benchmarks.mass_cut import killed_relay
+from benchmarks.measures import ALONE, CUT, GUEST, IDLE, KILLED, LOADS, MASS_CUT, MEASURES, Measure
+from benchmarks.sample import Sample, memory, take
+from benchmarks.stand import FOLDER, LoadError, Stand, free_port, load_command, stand
+from benchmarks.table import Results, lines
 
-ALONE = "generator alone"
-WARM_UP = 0.15  # seconds, as in load.c: the relay works in them too
-IDLE_SESSIONS = 200
-
-
-@dataclass(frozen=True)
-class Measure:
-    """`load`: arguments of the generator. `figure`: which of its figures counts. `beside`: a load that runs meanwhile."""
-
-    name: str
-    load: tuple[str, ...]
-    figure: str
-    unit: str
-    scale: float
-    goal: str = ""
-    console: str = "plain"
-    tls: bool = False
-    beside: tuple[str, ...] = ()
-    connections: int = 1
+SESSIONS_CUT = 1000
+CUTS = 3
+OPENINGS = 15  # of each kind of console, in each way
 
 
-MEASURES = (
-    Measure("down", ("down",), "bytes_per_second", "MB/s", 1e-6, ">= 0.9, >= 1.5 x websockify"),
-    Measure("down-rfb", ("down",), "bytes_per_second", "MB/s", 1e-6, ">= 0.9", console="rfb"),
-    Measure("up", ("up",), "bytes_per_second", "MB/s", 1e-6, ">= 0.5, >= 3 x websockify"),
-    Measure("echo", ("echo",), "p50_us", "us", 1.0, "< websockify"),
-    Measure("echo-500", ("echo", "--connections", "500"), "p50_us", "us", 1.0, "<= 1.25", connections=500),
-    Measure("echo-beside", ("echo",), "p50_us", "us", 1.0, "<= 1.5", beside=("down",)),
-    Measure("connect", ("connect",), "per_second", "1/s", 1.0),
-    Measure("down-tls", ("down",), "bytes_per_second", "MB/s", 1e-6, ">= 0.95", tls=True),
-    Measure("up-tls", ("up",), "bytes_per_second", "MB/s", 1e-6, tls=True),
-    Measure("echo-tls", ("echo",), "p50_us", "us", 1.0, tls=True),
-    Measure("connect-tls", ("connect",), "per_second", "1/s", 1.0, ">= 8 x websockify", tls=True),
-)
-
-
-@dataclass(frozen=True)
-class Sample:
-    figure: float
-    p99: float | None  # of an echo's time
-    work_per_cpu: float | None  # echoes, connections or bytes for each second of the relay's processor time
-
-
-def take(here: Stand, measure: Measure, contender: Contender | None, seconds: float) -> Sample:
-    """One sample; contender None is the generator alone. Raises LoadError."""
-    pid = None
-    if contender is None:
-        _, port = here.console(measure.console)
-        raw, tls = True, False
-    else:
-        port, pid = here.contender(contender, measure.console, measure.tls)
-        raw, tls = contender.raw, measure.tls
-
-    def command(arguments: tuple[str, ...], duration: float) -> list[str]:
-        timed = (*arguments, "--seconds", str(duration))
-        return load_command(port, timed, raw=raw, kind=measure.console, tls=tls)
-
-    neighbour = None
-    if measure.beside:
-        bulk = command(measure.beside, seconds + 1.5)
-        neighbour = subprocess.Popen(bulk, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(0.3)
+def attempt(results: Results, measure: Measure, name: str, sample: Callable[[], Sample]) -> None:
+    """Notes a sample, or that there is none."""
     try:
-        before = cpu_seconds(pid) if pid else 0.0
-        figures = load(command(measure.load, seconds))
-        used = cpu_seconds(pid) - before if pid else 0.0
-    finally:
-        if neighbour is not None:
-            neighbour.kill()
-            neighbour.wait()
-    rate = figures.get("bytes_per_second", figures.get("per_second", 0.0))
-    alone = used > 0 and not measure.beside and measure.connections == 1  # else it has done more than what is counted
-    work = rate * (seconds + WARM_UP) / used if alone else None
-    return Sample(figures[measure.figure], figures.get("p99_us"), work)
+        results.add(measure, name, sample())
+    except LoadError as error:
+        print(f"{measure.name}, {name}: {error}", file=sys.stderr)
+        results.add(measure, name, None)
 
 
-def memory(here: Stand, contender: Contender) -> float:
-    """KiB for each idle session."""
-    port, pid = here.contender(contender, "plain", tls=False)
-    before = memory_kib(pid)
-    command = load_command(port, ("idle", "--connections", str(IDLE_SESSIONS)), raw=contender.raw, kind="plain", tls=False)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sessions:
-        assert sessions.stdin is not None
-        assert sessions.stdout is not None
-        if not sessions.stdout.readline():
-            raise LoadError("idle sessions did not open")
-        after = memory_kib(pid)
-        sessions.stdin.close()
-    return (after - before) / IDLE_SESSIONS
+def in_turn(measure: Measure, number: int) -> Iterator[Contender]:
+    """Those that can take the measure, beginning with another one each round."""
+    able = [each for each in measure.who if measure.connections <= each.most_connections]
+    first = number % len(able)
+    yield from able[first:] + able[:first]
 
 
-def median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+def run_loads(here: Stand, measures: Sequence[Measure], rounds: int, seconds: float, results: Results) -> None:
+    for measure in measures:  # the rows' order in the table, whoever comes first
+        for name in ([ALONE] if measure.alone else []) + [each.name for each in measure.who]:
+            results.rows.setdefault(measure.name, {}).setdefault(name, [])
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}, load average {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+        for measure in measures:
+            if measure.alone:
+                attempt(results, measure, ALONE, lambda m=measure: take(here, m, None, seconds))  # type: ignore[misc]
+            for contender in in_turn(measure, number):
+                attempt(results, measure, contender.name, lambda m=measure, c=contender: take(here, m, c, seconds))  # type: ignore[misc]
 
 
-def ratio(mine: float | None, theirs: float | None) -> str:
-    return f"{mine / theirs:.2f}" if mine and theirs else ""
-
-
-def print_table(samples: dict[tuple[str, str], list[Sample]], measures: list[Measure], names: list[str]) -> None:
-    print(f"{'':38}{'median':>10}{'':6}{'ratio':>8}{'cpu':>8}{'p99':>10}{'ratio':>8}")
+def run_idle(here: Stand, measures: Sequence[Measure], results: Results) -> None:
+    """First of all: a relay that has worked has room for sessions already."""
     for measure in measures:
-        label = measure.name
-        limit = samples[measure.name, LIMIT.name]
-        for name in names:
-            row = samples[measure.name, name]
-            figure, limit_figure = (median(sample.figure for sample in each) for each in (row, limit))
-            if figure is None:
-                continue
-            work, limit_work = (median(sample.work_per_cpu for sample in each) for each in (row, limit))
-            p99, limit_p99 = (median(sample.p99 for sample in each) for each in (row, limit))
-            print(
-                f"{label:14}{name:24}{figure * measure.scale:10.1f} {measure.unit:5}"
-                f"{ratio(figure, limit_figure):>8}{ratio(work, limit_work):>8}"
-                f"{'' if p99 is None else f'{p99:.1f}':>10}{ratio(p99, limit_p99):>8}"
-            )
-            label = ""
-        print(f"{'':14}goal: {measure.goal}\n" if measure.goal else "")
+        for contender in measure.who:
+            attempt(results, measure, contender.name, lambda m=measure, c=contender: memory(here, m, c))  # type: ignore[misc]
 
 
-def main() -> int:
+def run_cuts(here: Stand, count: int, times: int, results: Results) -> None:
+    path, _ = here.console("rfb")
+    for _ in range(times):
+        command = [sys.executable, "-m", "benchmarks.mass_cut", str(count), str(FOLDER)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120)
+        moments: dict[str, float] = json.loads(done.stdout)
+        port = free_port()
+        idle = load_command(port, ("idle", "--connections", str(count)), raw=True, kind="rfb", tls=False)
+        killed = killed_relay(LIMIT.command(FOLDER, port, path, None), idle)
+        for measure in MASS_CUT:
+            results.add(measure, CUT, Sample(moments[measure.name]))
+            results.add(measure, KILLED, Sample(killed))
+
+
+def run_guest(times: int, results: Results) -> None:
+    command = [sys.executable, "-m", "benchmarks.guest_consoles", str(times)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=300)
+    samples: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
+    for measure in GUEST:
+        for name, values in samples[measure.name].items():
+            for value in values:
+                results.add(measure, name, Sample(value))
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each sample")
-    parser.add_argument("--measures", default=",".join(measure.name for measure in MEASURES))
-    parser.add_argument("--contenders", default="", help="parts of their names, with commas; the raw relay is always in")
-    parser.add_argument("--no-memory", action="store_true")
-    options = parser.parse_args()
-    wanted = options.measures.split(",")
-    measures = [measure for measure in MEASURES if measure.name in wanted]
-    parts = options.contenders.split(",")
-    contenders = [each for each in CONTENDERS if each is LIMIT or any(part in each.name for part in parts)]
-    samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    idle: dict[str, float] = {}
+    parser.add_argument("--seconds", type=float, default=0.7, help="of each sample")
+    parser.add_argument("--measures", default=",".join(measure.name for measure in MEASURES), help="names, with commas")
+    parser.add_argument("--sessions-cut", type=int, default=SESSIONS_CUT)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parsed(arguments)
+    names = options.measures.split(",")
+    unknown = set(names) - {measure.name for measure in MEASURES}
+    if unknown:
+        print(f"no such measure: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    measures = [measure for measure in MEASURES if measure.name in names]
+    results = Results()
+    before = os.getloadavg()[0]
     with stand() as here:
-        if not options.no_memory:  # first: a relay that has worked has room for sessions already
-            idle = {contender.name: memory(here, contender) for contender in contenders}
-        for number in range(options.rounds):
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-            for measure in measures:
-                for contender in [None, *contenders]:
-                    name = contender.name if contender else ALONE
-                    if contender is None and (measure.tls or measure.beside):
-                        continue
-                    if contender is not None and measure.connections > contender.most_connections:
-                        continue
-                    try:
-                        samples[measure.name, name].append(take(here, measure, contender, options.seconds))
-                    except LoadError as error:
-                        print(f"{measure.name}, {name}: {error}", file=sys.stderr)
-    names = [ALONE, *(contender.name for contender in contenders)]
-    print(f"\n{platform.machine()}, {platform.release()}, Python {platform.python_version()}, {options.rounds} rounds\n")
-    print_table(samples, measures, names)
-    for name, kib in idle.items():
-        print(f"{'idle session':14}{name:24}{kib:10.1f} KiB")
-    results = {
-        f"{measure}: {name}": [(sample.figure, sample.work_per_cpu) for sample in row] for (measure, name), row in samples.items()
-    }
-    (FOLDER / "results.json").write_text(json.dumps(results | {f"idle: {name}": kib for name, kib in idle.items()}))
+        run_idle(here, [measure for measure in measures if measure in IDLE], results)
+        run_loads(here, [measure for measure in measures if measure in LOADS], options.rounds, options.seconds, results)
+        if any(measure in MASS_CUT for measure in measures):
+            run_cuts(here, options.sessions_cut, min(options.rounds, CUTS), results)
+        if any(measure in GUEST for measure in measures):
+            run_guest(min(3 * options.rounds, OPENINGS), results)
+    print(f"\n{platform.machine()}, {os.cpu_count()} processors, {platform.release()}, Python {platform.python_version()}")
+    print(f"{options.rounds} rounds of {options.seconds:g} s; load average {before:.1f} before, {os.getloadavg()[0]:.1f} after\n")
+    for line in lines(results, measures):
+        print(line)
+    (FOLDER / "results.json").write_text(json.dumps(results.plain()))
     return 0
 
 

@@ -22,9 +22,9 @@ class Contender:
     most_connections: int = 10_000
 
 
-def _python(module: str) -> Command:
+def _python(module: str, *words: str) -> Command:
     def command(_: Path, port: int, console: Path, pem: Path | None) -> list[str]:
-        return [sys.executable, "-m", module, str(port), str(console), *([str(pem)] if pem else [])]
+        return [sys.executable, "-m", module, *words, str(port), str(console), *([str(pem)] if pem else [])]
 
     return command
 
@@ -39,9 +39,8 @@ def _websockify(_: Path, port: int, console: Path, pem: Path | None) -> list[str
 
 
 LIMIT = Contender("raw relay (C)", _relay, raw=True)
-CONTENDERS = (
-    LIMIT,
-    Contender("eva, hot path alone", _python("benchmarks.direct_relay")),
-    Contender("websockify", _websockify, says_ready=False, most_connections=500),
-    Contender("websockets, ordinary", _python("benchmarks.plain_websockets")),
-)
+GRAPHICS = Contender("eva, graphics", _python("benchmarks.broker_relay", "graphics"))
+SERIAL = Contender("eva, serial", _python("benchmarks.broker_relay", "serial"))
+HOT_PATH = Contender("eva, hot path alone", _python("benchmarks.direct_relay"))
+WEBSOCKIFY = Contender("websockify", _websockify, says_ready=False, most_connections=500)  # select(2) ends there
+ORDINARY = Contender("websockets, ordinary", _python("benchmarks.plain_websockets"))

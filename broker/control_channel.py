@@ -75,6 +75,10 @@ class Desk:
     hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HASHES_AT_ONCE))
     channels: set[ControlChannel] = field(default_factory=set)
 
+    def is_signed_in_from(self, address: Address) -> bool:
+        """Whether somebody at this address is signed in now."""
+        return any(channel.account is not None and channel.address == address for channel in self.channels)
+
     async def keep_safelist(self, *entries: Entry) -> None:
         """Writes the safelist and a record of its change. Raises Refused."""
         try:
@@ -89,9 +93,10 @@ class ControlChannel:
     def __init__(self, desk: Desk, connection: OperatorConnection, address: Address, seat: Seat) -> None:
         self._desk = desk
         self._connection = connection
-        self._address = address
+        self.address = address
         self._seat = seat
         self.account: Account | None = None
+        self._over = False  # whatever is still queued is not served
         self._serve: dict[Method, Callable[[Account, Members], Awaitable[Mapping[str, Json]]]] = {
             Method.WORKSTATION_GRANT: self._grant_workstation,
             Method.WORKSTATION_REVOKE: self._revoke_workstation,
@@ -108,21 +113,23 @@ class ControlChannel:
 
     async def run(self) -> None:
         """Serves until the connection is over."""
-        late = asyncio.get_running_loop().call_later(
-            SIGN_IN_SECONDS, self._connection.end, CloseCode.POLICY_VIOLATION, "sign in first"
-        )
+        late = asyncio.get_running_loop().call_later(SIGN_IN_SECONDS, self.sign_out, "sign in first")
         self._desk.channels.add(self)
         try:
             async for text in self._connection:
+                if self._over:
+                    return
                 if not isinstance(text, str) or len(text) > MAX_MESSAGE:
                     self._connection.end(CloseCode.UNSUPPORTED_DATA, "text messages of at most 16384 characters")
                     return
                 answer = await self._answer(text)
+                if self._over:
+                    return
                 self._connection.send_notice(answer.encode())
                 if self.account is not None:
                     late.cancel()
                 elif isinstance(answer, Failure):
-                    self._connection.end(CloseCode.POLICY_VIOLATION, "not signed in")
+                    self.sign_out("not signed in")
         except ConnectionClosed:
             return
         finally:
@@ -138,7 +145,8 @@ class ControlChannel:
         self._connection.send_notice(Notice(event, params).encode())
 
     def sign_out(self, why: str) -> None:
-        """Ends the connection: the account is no longer what it was."""
+        """Ends the connection, and serves nothing more that came by it: its operator is none, or no longer what it was."""
+        self._over = True
         self._connection.end(CloseCode.POLICY_VIOLATION, why)
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -168,11 +176,11 @@ class ControlChannel:
     def _refuse(self, number: int | None, error: Refused) -> Failure:
         self._desk.metrics.refused.labels(error.refusal).inc()
         account = self.account.name if self.account is not None else "-"
-        log.info("refused %s at %s: %s", account, self._address, error)
+        log.info("refused %s at %s: %s", account, self.address, error)
         return Failure(number, error.refusal)
 
     def _check_safelist(self, account: Account) -> None:
-        if not self._desk.safelist.admits(self._address, account.name, self._desk.clock.now()):
+        if not self._desk.safelist.admits(self.address, account.name, self._desk.clock.now()):
             raise Refused(Refusal.NOT_SAFELISTED)
 
     async def _sign_in(self, params: Members) -> Mapping[str, Json]:
@@ -188,19 +196,19 @@ class ControlChannel:
             raise Refused(Refusal.WRONG_CREDENTIALS)
         self.account = account
         self._seat.leave()
-        granted = desk.safelist.admits(self._address, account.name, desk.clock.now())
-        log.info("%s signed in from %s", account.name, self._address)
+        granted = desk.safelist.admits(self.address, account.name, desk.clock.now())
+        log.info("%s signed in from %s", account.name, self.address)
         return {
             "account": account.name,
             "groups": sorted(account.groups),
             "node": desk.node,
-            "address": str(self._address),
+            "address": str(self.address),
             "granted": granted,
         }
 
     async def _by_password(self, name: str, password: str) -> Account | None:
         desk = self._desk
-        attempt = desk.attempts.admit(self._address, name, desk.clock.now())
+        attempt = desk.attempts.admit(self.address, name, desk.clock.now())
         if attempt is None:
             raise Refused(Refusal.RATE_LIMITED, f"account {name}")
         async with desk.hashing:
@@ -210,6 +218,8 @@ class ControlChannel:
                 raise Refused(Refusal.WRONG_CREDENTIALS, error.why) from error
         if account is not None:
             desk.attempts.succeeded(attempt, desk.clock.now())
+            if desk.accounts.get(name) != account:
+                return None  # the users file was read again meanwhile, and this account is not what it was
         return account
 
     def _by_certificate(self) -> Account | None:
@@ -228,22 +238,26 @@ class ControlChannel:
         params.nothing_else()
         desk, now = self._desk, self._desk.clock.now()
         try:
-            until = desk.safelist.grant(self._address, account.name, now)
+            until = desk.safelist.grant(self.address, account.name, now)
         except SafelistFull as error:
             raise Refused(Refusal.TOO_MANY, str(error)) from error
-        await desk.keep_safelist(self._workstation_entry(account, "granted"))
-        return {"address": str(self._address), "until": until.wall // NS}
+        try:
+            await desk.keep_safelist(self._workstation_entry(account, "granted"))
+        except Refused:
+            desk.safelist.revoke(self.address, account.name)  # what is not on disk is not granted
+            raise
+        return {"address": str(self.address), "until": until.wall // NS}
 
     async def _revoke_workstation(self, account: Account, params: Members) -> Mapping[str, Json]:
         params.nothing_else()
         desk = self._desk
-        desk.safelist.revoke(self._address, account.name)
-        cut = desk.sessions.end_workstation(account.name, str(self._address))
+        desk.safelist.revoke(self.address, account.name)
+        cut = desk.sessions.end_workstation(account.name, str(self.address))
         await desk.keep_safelist(self._workstation_entry(account, "revoked"))
-        return {"address": str(self._address), "cut": cut}
+        return {"address": str(self.address), "cut": cut}
 
     def _workstation_entry(self, account: Account, what: str) -> Entry:
-        facts: dict[str, Json] = {"what": what, "account": account.name, "address": str(self._address)}
+        facts: dict[str, Json] = {"what": what, "account": account.name, "address": str(self.address)}
         return Entry("", audit.Event.WORKSTATION, facts, self._desk.clock.now().wall // 1_000_000)
 
     # -- consents ------------------------------------------------------------------------------------------------
@@ -295,7 +309,7 @@ class ControlChannel:
     # -- sessions ------------------------------------------------------------------------------------------------
 
     def _operator(self, account: Account) -> Operator:
-        return Operator(account.name, account.groups, str(self._address))
+        return Operator(account.name, account.groups, str(self.address))
 
     async def _open(self, account: Account, params: Members) -> Mapping[str, Json]:
         access = params.convert("access", Access) if params.has("access") else None
@@ -311,7 +325,7 @@ class ControlChannel:
     def _opened(self, account: Account, session: Session) -> Mapping[str, Json]:
         desk, now, consent = self._desk, self._desk.clock.now(), session.accepted.consent
         try:
-            ticket = desk.tickets.issue(desk.randomness(32), session.id, account.name, self._address, now)
+            ticket = desk.tickets.issue(desk.randomness(32), session.id, account.name, self.address, now)
         except TicketsFull as error:
             raise Refused(Refusal.TOO_MANY, str(error)) from error
         return Opened(
@@ -330,9 +344,9 @@ class ControlChannel:
         ).to_members()
 
     async def _leave(self, account: Account, params: Members) -> Mapping[str, Json]:
-        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        session = params.text("session", 64)
         params.nothing_else()
-        self._desk.sessions.leave(live)
+        self._desk.sessions.leave(session, self._operator(account))
         return {}
 
     async def _take_keyboard(self, account: Account, params: Members) -> Mapping[str, Json]:

@@ -17,6 +17,7 @@ from broker.gate import Gate
 from broker.keyboard import Keyboard
 from broker.metrics import Metrics
 from broker.rfb import ClientMessage, RfbError, RfbFilter
+from broker.rfb_keys import whole_messages
 from broker.serial_console import Owner
 from broker.session import Session
 from broker.websocket import Departure, OperatorConnection
@@ -102,9 +103,8 @@ class GraphicsViewer:
         if self._keyboard.owner == self.session.id or self._closed:
             return
         self._waiting = deque(message for message in self._waiting if not message.is_input)
-        keys_up = self._filter.release_keys()
-        if keys_up:
-            self._waiting.append(ClientMessage(keys_up, is_input=False))
+        # one by one: together they may be more than the allowance ever has room for
+        self._waiting.extend(ClientMessage(up, is_input=False) for up in whole_messages(self._filter.release_keys()))
         self.wake()
 
     # -- Feed ----------------------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ import re
 import socket
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from websockets.asyncio.server import Server
 from websockets.datastructures import MultipleValuesError
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -42,6 +44,19 @@ def server_tls(settings: OperatorListener) -> ssl.SSLContext:
     return context
 
 
+@dataclass(slots=True)
+class Arrival:
+    """A connection without an operator yet. `seat`: its place in the lobby; `session`: whose ticket it redeemed."""
+
+    address: Address
+    seat: Seat | None
+    session: str | None = None
+
+    def leave(self) -> None:
+        if self.seat is not None:
+            self.seat.leave()
+
+
 class Listener:
     """One open port."""
 
@@ -51,8 +66,8 @@ class Listener:
         self._lobby = Lobby()
         self._tls = server_tls(settings)
         self._server: Server | None = None
-        # what process_request found out about a connection, until its handler takes it over
-        self._arrivals: dict[OperatorConnection, tuple[Address, Seat | None, str | None]] = {}
+        # what is known of a connection until its handler takes it over
+        self._arrivals: dict[OperatorConnection, Arrival] = {}
 
     async def start(self) -> None:
         """Raises OSError where the address is taken."""
@@ -64,6 +79,7 @@ class Listener:
             tls=self._tls,
             process_request=self._judge,
             select_subprotocol=self._choose,
+            arrived=self._arrive,
         )
 
     def reload_certificate(self) -> None:
@@ -78,6 +94,36 @@ class Listener:
 
     # -- the handshake -------------------------------------------------------------------------------------------
 
+    def _arrive(self, connection: OperatorConnection) -> bool:
+        """Gives the connection a seat in the lobby. False: there is none, or its address names no workstation."""
+        peer = connection.remote_address
+        try:
+            address = parse_address(peer[0] if peer else "")
+        except BadAddress as error:
+            log.info("refused a connection: %s", error)
+            return False
+        arrival = Arrival(address, None)
+        # consoles come many at once, from where their operator is signed in already: those take no seat until they ask for one
+        if not self._desk.is_signed_in_from(address) and not self._seat(arrival):
+            return False
+        self._arrivals[connection] = arrival
+
+        def forget(_: object) -> None:
+            self._arrivals.pop(connection, None)
+            arrival.leave()
+
+        connection.connection_lost_waiter.add_done_callback(forget)
+        return True
+
+    def _seat(self, arrival: Arrival) -> bool:
+        """Sees to it that it has a seat. False if there is none."""
+        if arrival.seat is None:
+            familiar = self._desk.attempts.is_familiar(arrival.address, self._desk.clock.now())
+            arrival.seat = self._lobby.enter(arrival.address, familiar=familiar)
+        if arrival.seat is None:
+            self._desk.metrics.refused.labels("lobby").inc()
+        return arrival.seat is not None
+
     def _judge(self, connection: OperatorConnection, request: Request) -> Response | None:
         why = self._fault(request)
         if why is not None:
@@ -85,36 +131,19 @@ class Listener:
             log.info("refused a handshake from %s: %s", connection.remote_address, why)
             status = http.HTTPStatus.NOT_FOUND if why == "path" else http.HTTPStatus.FORBIDDEN
             return connection.respond(status, "\n")
-        try:
-            address = parse_address(connection.remote_address[0])
-        except BadAddress as error:
-            log.info("refused a handshake: %s", error)
+        arrival = self._arrivals.get(connection)
+        if arrival is None:  # it is gone already
             return connection.respond(http.HTTPStatus.FORBIDDEN, "\n")
-        now = self._desk.clock.now()
         if request.path == CONSOLE_PATH:
-            session = self._redeem(request, address)
-            if session is None:
+            arrival.session = self._redeem(request, arrival.address)
+            if arrival.session is None:
                 self._desk.metrics.refused.labels("ticket").inc()
                 return connection.respond(http.HTTPStatus.FORBIDDEN, "\n")
             connection.reserve()
-            self._note(connection, address, None, session)
-            return None
-        seat = self._lobby.enter(address, familiar=self._desk.attempts.is_familiar(address, now))
-        if seat is None:
-            self._desk.metrics.refused.labels("lobby").inc()
+            arrival.leave()
+        elif not self._seat(arrival):
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "\n")
-        self._note(connection, address, seat, None)
         return None
-
-    def _note(self, connection: OperatorConnection, address: Address, seat: Seat | None, session: str | None) -> None:
-        def forget(_: object) -> None:
-            self._arrivals.pop(connection, None)
-            if seat is not None:
-                seat.leave()
-
-        self._arrivals[connection] = (address, seat, session)
-        # also for a peer that goes before its handshake is answered
-        connection.connection_lost_waiter.add_done_callback(forget)
 
     def _fault(self, request: Request) -> str | None:
         """What is wrong with the request, as a metric's label. No header can say who the peer is; these say what it came for."""
@@ -154,13 +183,12 @@ class Listener:
     # -- the connection ------------------------------------------------------------------------------------------
 
     async def _serve(self, connection: OperatorConnection) -> None:
-        address, seat, session = self._arrivals.pop(connection)
-        if seat is not None:
-            if connection.subprotocol != SUBPROTOCOL:
-                seat.leave()
-                connection.end(1002, f"offer {SUBPROTOCOL}")
-            else:
-                await ControlChannel(self._desk, connection, address, seat).run()
-        elif session is None or not self._desk.sessions.attach(session, connection):
-            connection.end(Ending.OPERATOR_LEFT.code, Ending.OPERATOR_LEFT.text)
+        arrival = self._arrivals.pop(connection)
+        if arrival.session is not None:
+            if not self._desk.sessions.attach(arrival.session, connection):
+                connection.end(Ending.OPERATOR_LEFT.code, Ending.OPERATOR_LEFT.text)
+        elif arrival.seat is None or connection.subprotocol != SUBPROTOCOL:
+            connection.end(CloseCode.PROTOCOL_ERROR, f"offer {SUBPROTOCOL}")
+        else:
+            await ControlChannel(self._desk, connection, arrival.address, arrival.seat).run()
         await connection.wait_closed()

@@ -11,12 +11,24 @@ _KEY = Struct(">B?2xI")  # RFC 6143 7.5.4
 _EXTENDED = Struct(">BBHII")  # rfbproto, QEMU Extended Key Event: type, submessage, down, keysym, keycode
 _POINTER = Struct(">BBHH")  # RFC 6143 7.5.5
 
+_SIZES = {4: _KEY.size, 5: _POINTER.size, 255: _EXTENDED.size}
+
 _NO_MOVEMENT = 0x7FFF  # rfbproto, QEMU Pointer Motion Change
 
 
 def _fold(keysym: int) -> int:
     """One keysym for both cases of a Latin letter, as QEMU does: 'a' may be pressed and 'A' let go."""
     return keysym | 0x20 if 0x41 <= keysym <= 0x5A else keysym
+
+
+def whole_messages(released: bytes) -> tuple[bytes, ...]:
+    """What `release` gave, message by message."""
+    found, at = [], 0
+    while at < len(released):
+        end = at + _SIZES[released[at]]
+        found.append(released[at:end])
+        at = end
+    return tuple(found)
 
 
 class PressedKeys:

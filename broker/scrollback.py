@@ -45,4 +45,5 @@ class Scrollback:
 
     def wipe(self) -> None:
         """Overwrites what is held. Offsets go on."""
-        self._ring[:] = bytes(self._capacity)
+        held = min(self.end, self._capacity)  # the rest was never written, and the kernel has not given it yet
+        memoryview(self._ring)[:held] = bytes(held)

@@ -208,18 +208,22 @@ class SerialConsole:
         self.pace()
 
     def remove(self, viewer: SerialViewer) -> None:
-        """The viewer's session is over. With the last one the line is cut and what it said is wiped."""
+        """The viewer's session is over. With the last one the line is cut and what the guest said is wiped."""
         self.viewers.pop(viewer.session.id, None)
         jti = viewer.session.accepted.consent.jti
         if not any(v.session.accepted.consent.jti == jti for v in self.viewers.values()):
             self._floors.pop(jti, None)
         if not self.viewers:
             self.close()
+            self.scrollback.wipe()
         else:
             self.pace()
 
     def close(self) -> None:
-        """Cuts the line: no byte moves either way after this. Idempotent."""
+        """Cuts the line: nothing more goes to the guest or comes from it. Idempotent.
+
+        What it said last is still shown to a viewer who lags, until that viewer's own end.
+        """
         if self.closed:
             return
         self.closed = True
@@ -229,7 +233,6 @@ class SerialConsole:
             self._loop.remove_writer(fd)
         self._reading = self._writing = False
         self._line.cut()
-        self.scrollback.wipe()
 
     # -- from the guest ------------------------------------------------------------------------------------------
 

@@ -395,7 +395,7 @@ class Sessions:
 
     def wake(self) -> None:
         """The lease is fresh again: input that was held goes on."""
-        for live in self._live.values():
+        for live in list(self._live.values()):  # a console that breaks the protocol ends in here
             if live.viewer is not None:
                 live.viewer.wake()
 
@@ -412,9 +412,11 @@ class Sessions:
         live = self._live.get(session_id)
         return None if live is None else live.session.kind
 
-    def leave(self, live: Live) -> None:
-        """The operator has had enough."""
-        self._end([live], Ending.OPERATOR_LEFT)
+    def leave(self, session_id: str, operator: Operator) -> None:
+        """The operator has had enough. One that has just ended, as with its websocket, is left already. Raises Refused."""
+        whose, _ = self._ended.get(session_id, (None, {}))
+        if whose is None or whose.account != operator.account:
+            self._end([self.mine(session_id, operator)], Ending.OPERATOR_LEFT)
 
     def accounts(self) -> frozenset[str]:
         """Whoever has a session."""

@@ -17,7 +17,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -111,6 +111,7 @@ class OperatorConnection(ServerConnection):
         self._abort_timer: asyncio.TimerHandle | None = None
         self._abort_at = math.inf  # the loop's time
         self._heard = True  # a sign of life since the last look
+        self.arrived: Callable[[OperatorConnection], bool] | None = None
         self._feed: Feed | None = None
         self._departure: Departure | None = None
         self._ended = False  # by `end`
@@ -342,6 +343,8 @@ class OperatorConnection(ServerConnection):
         """Give the peer what is left of OPEN_TIMEOUT since it was accepted: TLS has had its share."""
         super().connection_made(transport)
         self._opening_timer = self.loop.call_at(self._accepted + OPEN_TIMEOUT, self.transport.abort)
+        if self.arrived is not None and not self.arrived(self):
+            self.transport.abort()
 
     def start_keepalive(self) -> None:
         """Watch the peer from the end of its handshake on, by a timer in place of the task of `websockets`.
@@ -408,19 +411,27 @@ async def serve(
     tls: ssl.SSLContext | None,
     process_request: Callable[[OperatorConnection, Request], Awaitable[Response | None] | Response | None] | None = None,
     select_subprotocol: Callable[[OperatorConnection, Sequence[Subprotocol]], Subprotocol | None] | None = None,
+    arrived: Callable[[OperatorConnection], bool] | None = None,
 ) -> Server:
     """Accept operators on a listening socket, with this module's limits and without compression.
 
     `handler` runs in a task of its own for each connection, until the connection is closed: for a console it ends with
-    `await connection.wait_closed()`. The caller closes the server (`close()`, `wait_closed()`).
+    `await connection.wait_closed()`. The caller closes the server (`close()`, `wait_closed()`). `arrived` hears of each
+    connection before a byte of its request is read, TLS done; where it says False the connection is aborted.
     """
+
+    def create(protocol: ServerProtocol, server: Server, **options: Any) -> OperatorConnection:
+        connection = OperatorConnection(protocol, server, **options)
+        connection.arrived = arrived
+        return connection
+
     return await serve_websockets(
         handler,  # type: ignore[arg-type]  # create_connection makes every connection an OperatorConnection
         sock=sock,
         ssl=tls,
         process_request=process_request,  # type: ignore[arg-type]  # the same
         select_subprotocol=select_subprotocol,  # type: ignore[arg-type]  # the same
-        create_connection=OperatorConnection,
+        create_connection=create,  # type: ignore[arg-type]  # a function that makes one does as well as the class
         compression=None,
         server_header=None,
         open_timeout=OPEN_TIMEOUT,

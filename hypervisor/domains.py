@@ -169,14 +169,14 @@ class Inventory:
 
     def _seen(self, host: str, seen: Seen) -> list[Change]:
         key = host, seen.uuid
-        old = self._vms.get(key)
         changes: list[Change] = []
-        if old is not None and self._last[key].number != seen.number:
-            transient = not self._last[key].persistent
+        last = self._last.get(key)
+        if last is not None and last.number != seen.number:
             changes += self._stopped(key)  # and it may be a new run already
-            if transient:  # which only a domain that was made anew can have
-                changes += self._gone(key)
-            old = self._vms.get(key)
+        # a transient domain has one run: whatever has its UUID after that was made anew
+        if last is not None and not last.persistent and (last.number != seen.number or last.number < 0):
+            changes += self._gone(key)
+        old = self._vms.get(key)
         self._absent.pop(key, None)
         resource_id, fault = _resource_id(seen)
         vm = Vm(

@@ -47,7 +47,6 @@ class Watcher:
         self._connection = connection
         self._out = out
         self._notes: deque[tuple[str, int, int, int]] = deque()  # UUID, event ID, its event and detail
-        self._persistent: dict[str, bool] = {}
         self._over = False
         self._lost = False
         self._beat = False
@@ -115,17 +114,11 @@ class Watcher:
             elif (event_id, event) == _STOPPED:
                 stopped.add(uuid)
                 self._tell(Stopped(uuid))
-                if not self._persistent.get(uuid, False):
-                    self._tell_gone(uuid)
             elif (event_id, event) == _UNDEFINED and detail != libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
-                self._tell_gone(uuid)
+                self._tell(Gone(uuid))
         for uuid in touched:
             if not self._describe(uuid) and uuid in stopped:
                 self._tell(Gone(uuid))
-
-    def _tell_gone(self, uuid: str) -> None:
-        self._persistent[uuid] = False  # of what comes next, until it is looked at
-        self._tell(Gone(uuid))
 
     def _describe(self, uuid: str) -> bool:
         """Tells what the domain is now; false when there is none, of which an event tells or will tell."""
@@ -136,10 +129,8 @@ class Watcher:
             xml = domain.XMLDesc(0)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                self._persistent.pop(uuid, None)
                 return False
             raise
-        self._persistent[uuid] = persistent
         number = domain.ID()
         fault = None
         try:

@@ -22,6 +22,8 @@ VENV = ROOT / ".venv"
 LOG = CACHE / "setup.log"
 KERNEL = CACHE / "kernel" / "boot"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
+POLKIT_ACTIONS = CACHE / "polkit-actions"  # what libvirt asks polkit for
+POLKIT_PACKAGE = "libvirt-daemon-system"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 # Wait for another apt instead of failing; download as root, since Debian's _apt cannot write into our directory.
@@ -31,6 +33,7 @@ PACKAGES = {
     "a private hypervisor host": ("libvirt-daemon", "libvirt-daemon-driver-qemu", "qemu-system-x86"),
     "the guest": ("busybox-static",),
     "the MQTT broker": ("mosquitto",),
+    "the tests of units, alerts and polkit rules": ("systemd", "prometheus", "polkitd"),
     "the virtual environment": ("python3-venv", "ca-certificates"),
     "building libvirt-python": ("libvirt-dev", "pkg-config", "gcc", "libc6-dev", "python3-dev"),
 }
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
                 raise SetupFailed(f"Python 3.11 or later is needed; {sys.executable} is {sys.version.split()[0]}")
             install_debian_packages()
             unpack_kernel()
+            unpack_polkit_actions()
             install_python_packages(tuple(sorted(arguments)) or ("test",))
         except SetupFailed as failure:
             print(f"setup: {failure}", file=sys.stderr)
@@ -72,9 +76,10 @@ def install_debian_packages() -> None:
         _apt_update()
         with _no_services_started():
             _run(["apt-get", *APT, "install", "-y", "--no-install-recommends", *missing])
-        if "mosquitto" in missing and shutil.which("systemctl"):
-            # Only what we installed: the lab starts a mosquitto of its own and nobody asked for one at boot.
-            _run(["systemctl", "disable", "mosquitto.service"])
+        # Only what we installed: the lab starts its own and nobody asked for one at boot.
+        services = [f"{package}.service" for package in ("mosquitto", "prometheus") if package in missing]
+        if services and shutil.which("systemctl"):
+            _run(["systemctl", "disable", *services])
 
 
 def unpack_kernel() -> None:
@@ -88,17 +93,32 @@ def unpack_kernel() -> None:
             package = _kernel_package()
         if package is None:
             raise SetupFailed(f"apt knows no {KERNEL_PACKAGE}")
-        deb = CACHE / "kernel.deb"
-        fetched = CACHE / "fetch"
-        fetched.mkdir(exist_ok=True)
-        _run(["apt-get", *APT, "download", package], fetched)
-        next(fetched.glob(f"{package}_*.deb")).rename(deb)
-        _run(["dpkg-deb", "--extract", str(deb), str(fetched)])
-        KERNEL.mkdir(parents=True, exist_ok=True)
-        for image in (fetched / "boot").glob("vmlinuz-*"):
-            image.rename(KERNEL / image.name)
-        shutil.rmtree(fetched)
-        deb.unlink()
+        _unpack(package, "boot/vmlinuz-*", KERNEL)
+
+
+def unpack_polkit_actions() -> None:
+    """Unpack libvirt's list of polkit actions; its package is not installed, as it would start a libvirtd at each boot."""
+    if any(POLKIT_ACTIONS.glob("*.policy")):
+        return
+    with _step("fetching libvirt's polkit actions"):
+        if not _known(POLKIT_PACKAGE):
+            _apt_update()
+        _unpack(POLKIT_PACKAGE, "usr/share/polkit-1/actions/*.policy", POLKIT_ACTIONS)
+
+
+def _unpack(package: str, wanted: str, into: Path) -> None:
+    """Download a Debian package and keep these of its files."""
+    deb, fetched = CACHE / "package.deb", CACHE / "fetch"
+    shutil.rmtree(fetched, ignore_errors=True)
+    fetched.mkdir()
+    _run(["apt-get", *APT, "download", package], fetched)
+    next(fetched.glob(f"{package}_*.deb")).rename(deb)
+    _run(["dpkg-deb", "--extract", str(deb), str(fetched)])
+    into.mkdir(parents=True, exist_ok=True)
+    for file in fetched.glob(wanted):
+        file.rename(into / file.name)
+    shutil.rmtree(fetched)
+    deb.unlink()
 
 
 def install_python_packages(extras: Sequence[str]) -> None:
@@ -129,6 +149,11 @@ def _installed(package: str) -> bool:
 
 def _apt_update() -> None:
     _run(["apt-get", *APT, "update"])
+
+
+def _known(package: str) -> bool:
+    """Whether apt has lists that name it: a machine on which all was installed already may have none."""
+    return "Filename:" in subprocess.run(["apt-cache", "show", package], capture_output=True, text=True, check=False).stdout
 
 
 def _kernel_package() -> str | None:

@@ -36,7 +36,7 @@ mount -t tmpfs -o mode=755 eva-run /run
 mkdir /run/stage /run/etc
 mount --bind "$1" /run/stage
 cp -a /etc/. /run/etc
-sed -i '/^games:/d' /run/etc/passwd /run/etc/shadow /run/etc/group /run/etc/gshadow
+sed -i '/^news:/d' /run/etc/passwd /run/etc/shadow /run/etc/group /run/etc/gshadow
 rm -rf /run/etc/systemd/system
 mkdir /run/etc/systemd/system
 mount --bind /run/etc /etc

@@ -10,6 +10,7 @@ from lab.certificates import Authority
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.mosquitto import Mosquitto
+from tests.system_parts import brought_to_its_shell
 
 # an example may take its time on a busy machine; pytest-timeout bounds the test
 settings.register_profile("eva", deadline=None, print_blob=True)
@@ -72,6 +73,26 @@ def cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
     """Give the whole system on that host: what a test kills of it must be its own."""
     with Cloud({"host1": libvirt_host.uri}) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def _vms(libvirt_host: LibvirtHost) -> Iterator[list[Guest]]:
+    """Give the place of the guest that the system's tests hand on, empty before the first."""
+    vms: list[Guest] = []
+    yield vms
+    for guest in vms:
+        guest.discard()
+
+
+@pytest.fixture
+def vm(libvirt_host: LibvirtHost, _vms: list[Guest]) -> Guest:
+    """Give a guest at its serial shell that the system's tests hand on; where one left it otherwise, another."""
+    libvirt_host.revive()
+    if _vms and not brought_to_its_shell(_vms[0]):
+        _vms.pop().discard()
+    if not _vms:
+        _vms.append(_fresh_guest(libvirt_host))
+    return _vms[0]
 
 
 @pytest.fixture(scope="session")

@@ -29,14 +29,17 @@ async def type_in(line: Line, data: bytes) -> None:
 
 
 async def read_until(line: Line, wanted: bytes, seconds: float = 20.0) -> bytes:
-    """Everything up to and with the chunk that completes `wanted`. Raises EOFError, TimeoutError."""
+    """Everything up to and with the chunk that completes `wanted`. Raises EOFError, TimeoutError with what came last."""
     data = b""
-    async with asyncio.timeout(seconds):
-        while wanted not in data:
-            chunk = await asyncio.get_running_loop().sock_recv(line.sock, 65536)
-            if not chunk:
-                raise EOFError(data)
-            data += chunk
+    try:
+        async with asyncio.timeout(seconds):
+            while wanted not in data:
+                chunk = await asyncio.get_running_loop().sock_recv(line.sock, 65536)
+                if not chunk:
+                    raise EOFError(data[-500:])
+                data += chunk
+    except TimeoutError:
+        raise TimeoutError(data[-500:]) from None
     return data
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import aiomqtt
 import httpx
 import libvirt
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,7 +27,9 @@ from websockets.typing import Subprotocol
 
 from broker import audit_log
 from broker.audit_log import Read
+from broker.settings import ClientTls
 from broker.state import State
+from broker.uplink import client_tls
 from eva.audit import Event as Audited
 from eva.control import (
     CONSOLE_PATH,
@@ -46,9 +49,13 @@ from eva.control import (
 )
 from eva.members import Json, Members
 from lab.cloud import OPERATOR, PASSWORD, Cloud, Ercs
+from lab.framebuffer import VERSION
 from lab.libvirt_host import Guest
+from lab.transcript import NotSeen
+from tests.rfb_bytes import key, request, set_encodings
 
 NODE = "AzS-ERCS01"
+RETURN, SHIFT = 0xFF0D, 0xFFE1  # X11 keysyms
 PATIENCE = 20.0  # seconds for what takes milliseconds on a machine that is not busy
 LOOK = 0.02  # seconds between two looks at what cannot be awaited: /proc, a file
 SLACK = 0.7  # seconds by which a busy machine may be late to look; the promise itself is measured by the node
@@ -148,6 +155,41 @@ async def measured(cloud: Cloud, name: str, node: str = NODE) -> float:
     async with httpx.AsyncClient() as client:
         text = (await client.get(f"http://127.0.0.1:{cloud.nodes[node].metrics_port}/metrics")).text
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+# --- the MQTT broker
+
+
+@contextlib.asynccontextmanager
+async def speaking(cloud: Cloud, identity: str) -> AsyncIterator[aiomqtt.Client]:
+    """A client with that identity's certificate: it throws another of that name off."""
+    pair = cloud.authority.client(identity)
+    tls = client_tls(ClientTls(cloud.authority.ca, pair.certificate, pair.key))
+    async with aiomqtt.Client(
+        "localhost", cloud.mosquitto.port, identifier=identity, protocol=aiomqtt.ProtocolVersion.V5, tls_context=tls
+    ) as client:
+        yield client
+
+
+async def publish_as_provider(cloud: Cloud, topic: str, payload: bytes) -> None:
+    """Say it with the provider's certificate; it comes back by itself, and may throw us off in its turn."""
+    for attempt in range(5):
+        try:
+            async with speaking(cloud, "eva-provider") as client:
+                await client.publish(topic, payload, qos=1, timeout=5)
+            break
+        except aiomqtt.MqttError:
+            if attempt == 4:
+                raise
+    await provider_has_mqtt(cloud)
+
+
+async def provider_has_mqtt(cloud: Cloud) -> None:
+    deadline = time.monotonic() + PATIENCE
+    async with httpx.AsyncClient() as client:
+        while not (await client.get(f"http://127.0.0.1:{cloud.provider_metrics_port}/healthz")).json()["mqtt"]:
+            assert time.monotonic() < deadline, "the provider has no MQTT"
+            await asyncio.sleep(LOOK)
 
 
 # --- operators
@@ -255,6 +297,10 @@ class Operator:
         self._answers: dict[int, asyncio.Future[Members]] = {}
         self._consoles: list[Console] = []
         self._reader = asyncio.create_task(self._read())
+
+    @property
+    def over(self) -> bool:
+        return self._reader.done()
 
     async def _read(self) -> None:
         try:
@@ -374,6 +420,41 @@ async def typing(console: Console, line: bytes, every: float = 0.02) -> None:
         await asyncio.sleep(every)
 
 
+# --- the screen
+
+
+async def shown(console: Console) -> Console:
+    """Come as a VNC client that wants the whole screen to itself; returns with the first picture."""
+    await console.shows(VERSION)
+    await console.type(VERSION)
+    await console.wait(lambda: len(console.data) >= 14, "the security types")
+    await console.type(b"\x01")
+    await console.wait(lambda: len(console.data) >= 18, "the security result")
+    await console.type(b"\x00")
+    await console.wait(lambda: len(console.data) >= 42, "ServerInit")
+    await console.type(set_encodings(0) + request())
+    await console.wait(lambda: len(console.data) > 100_000, "pixels")
+    return console
+
+
+def pressed(text: str) -> bytes:
+    """The key events that type this on an American keyboard."""
+    events = b""
+    for character in text:
+        shift = character.isupper() or character in '~!@#$%^&*()_+{}|:"<>?'
+        code = RETURN if character == "\n" else ord(character)
+        stroke = key(code, down=True) + key(code, down=False)
+        events += key(SHIFT, down=True) + stroke + key(SHIFT, down=False) if shift else stroke
+    return events
+
+
+async def type_on_screen(console: Console, text: str) -> None:
+    """As fast as a keyboard controller's queue of 16 takes it."""
+    for character in text:
+        await console.type(pressed(character))
+        await asyncio.sleep(0.03)
+
+
 # --- the guest
 
 
@@ -394,6 +475,17 @@ def calm(guest: Guest) -> None:
     stream.send(b"\x15\n")
     stream.abort()
     guest.run("stty sane")
+
+
+def brought_to_its_shell(guest: Guest) -> bool:
+    """Whether the guest is as it was defined and at its shell, whatever a test did to it."""
+    try:
+        if guest.domain.info()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            guest.resume()
+        calm(guest)
+    except (libvirt.libvirtError, NotSeen):
+        return False
+    return True
 
 
 async def listening(console: Console, mark: bytes = b"listening") -> None:

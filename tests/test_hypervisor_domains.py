@@ -125,6 +125,13 @@ def test_another_run_of_a_transient_domain_is_another_vm() -> None:
     assert changes[-1].vm.generation == 2
 
 
+def test_whatever_follows_the_one_run_of_a_transient_domain_is_another_vm() -> None:
+    inventory = listed(replace(A, persistent=False))
+    changes = apply(inventory, Stopped("a"), replace(A, number=-1))
+    assert kinds(changes) == [VmStopped, VmGone, VmChanged]
+    assert [vm.generation for vm in inventory.vms] == [2]
+
+
 def test_a_transient_domain_that_is_defined_is_the_same_vm() -> None:
     inventory = listed(replace(A, persistent=False))
     assert apply(inventory, A) == []

@@ -98,6 +98,22 @@ async def stalled(guest: Guest, start: int) -> None:
             await asyncio.sleep(1.0)  # that nothing happens cannot be awaited
 
 
+async def test_what_waits_is_sent_when_the_broker_reads_again(libvirt_host: LibvirtHost, guest: Guest) -> None:
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
+        start = guest.serial.size()
+        # more than its socket holds, less than makes it rest
+        await type_in(line, b"\x15seq 1000001 1006000; echo e''nd\n")
+        await asyncio.to_thread(guest.serial.wait_for, "end\r\n", after=start, timeout=30)
+        await asyncio.sleep(0.5)  # what a worker holds cannot be seen
+        libvirt_host.freeze()  # nothing but the broker's reading can wake it now
+        try:
+            await read_until(line, b"end\r\n")
+        finally:
+            libvirt_host.thaw()
+        line.cut()
+
+
 def untaken(sock: socket.socket) -> int:
     """Bytes that the other end has not read (unix(7), SIOCOUTQ)."""
     return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])

@@ -10,23 +10,13 @@ import pytest
 
 from eva.control import Mark, Refusal, Refused
 from lab.cloud import Cloud
-from lab.libvirt_host import Guest, LibvirtHost
+from lab.libvirt_host import Guest
 from lab.ports import free_port
-from tests.conftest import resource_id_of
 from tests.system_parts import NODE, SLACK, Console, calm, count_in, doing, end_of, granted, signed_in, typing, well
 
 EVERY = 2.0  # seconds between two asks
 TICK = 0.2  # seconds between two looks of the node at the lease
 ANSWER = 1.5  # seconds that an ask may have been under way before the provider answered it
-
-
-@pytest.fixture(scope="module")
-def vm(libvirt_host: LibvirtHost) -> Iterator[Guest]:
-    """Give a guest that each test leaves with a `cat` on its serial line."""
-    libvirt_host.revive()
-    guest = libvirt_host.start_guest("vm-lease", resource_id=resource_id_of("vm-lease"))
-    yield guest
-    guest.discard()
 
 
 def limits(open_s: int, cut_s: int) -> dict[str, int]:
@@ -37,7 +27,6 @@ def limits(open_s: int, cut_s: int) -> dict[str, int]:
 def quick_cloud(vm: Guest, open_s: int, cut_s: int) -> Iterator[Cloud]:
     with Cloud({"host1": vm.host.uri}, limits=limits(open_s, cut_s)) as cloud:
         yield cloud
-    calm(vm)
 
 
 async def echoing(cloud: Cloud, vm: Guest, console: Console) -> int:

@@ -6,12 +6,8 @@ import signal
 import time
 from collections.abc import Iterator
 
-import aiomqtt
-import httpx
 import pytest
 
-from broker.settings import ClientTls
-from broker.uplink import client_tls
 from eva.audit import Event as Audited
 from eva.control import Opened, Refusal, Refused
 from eva.wire import Envelope, consent_topic
@@ -19,11 +15,8 @@ from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from provider.books import Books
 from provider.store import Store
-from tests.conftest import resource_id_of
 from tests.system_parts import (
-    LOOK,
     NODE,
-    PATIENCE,
     Console,
     Grant,
     audit_of,
@@ -32,6 +25,8 @@ from tests.system_parts import (
     granted,
     is_gone,
     measured,
+    provider_has_mqtt,
+    publish_as_provider,
     revoked,
     signed_in,
     tell_provider,
@@ -41,26 +36,10 @@ from tests.system_parts import (
 
 
 @pytest.fixture(scope="module")
-def vm(libvirt_host: LibvirtHost) -> Iterator[Guest]:
-    libvirt_host.revive()
-    guest = libvirt_host.start_guest("vm-outage", resource_id=resource_id_of("vm-outage"))
-    yield guest
-    guest.discard()
-
-
-@pytest.fixture(scope="module")
-def own_cloud(vm: Guest) -> Iterator[Cloud]:
+def own_cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
     """Give a cloud in which everything may be killed; each test leaves it running."""
-    with Cloud({"host1": vm.host.uri}) as cloud:
+    with Cloud({"host1": libvirt_host.uri}) as cloud:
         yield cloud
-
-
-async def provider_has_mqtt(cloud: Cloud) -> None:
-    deadline = time.monotonic() + PATIENCE
-    async with httpx.AsyncClient() as client:
-        while not (await client.get(f"http://127.0.0.1:{cloud.provider_metrics_port}/healthz")).json()["mqtt"]:
-            assert time.monotonic() < deadline, "the provider has no MQTT"
-            await asyncio.sleep(LOOK)
 
 
 def token_of(cloud: Cloud, grant: Grant) -> str:
@@ -69,20 +48,6 @@ def token_of(cloud: Cloud, grant: Grant) -> str:
         filed = Books(connection).consent(grant.consent)
     assert filed is not None
     return filed.token
-
-
-async def publish_as_provider(cloud: Cloud, topic: str, payload: bytes) -> None:
-    """Say it with the provider's certificate, which throws the provider off MQTT for a moment."""
-    pair = cloud.authority.client("eva-provider")
-    async with aiomqtt.Client(
-        "localhost",
-        cloud.mosquitto.port,
-        identifier="eva-provider",
-        protocol=aiomqtt.ProtocolVersion.V5,
-        tls_context=client_tls(ClientTls(cloud.authority.ca, pair.certificate, pair.key)),
-    ) as client:
-        await client.publish(topic, payload, qos=1)
-    await provider_has_mqtt(cloud)
 
 
 async def assert_refused(cloud: Cloud, vm: Guest) -> None:

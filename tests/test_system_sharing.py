@@ -4,41 +4,31 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from eva.control import Event, Method, Refusal, Refused
 from lab.cloud import Cloud
-from lab.framebuffer import VERSION
-from lab.libvirt_host import Guest, LibvirtHost
-from tests.conftest import resource_id_of
-from tests.rfb_bytes import extended_key, key, pointer, request, set_encodings
+from lab.libvirt_host import Guest
+from tests.rfb_bytes import extended_key, pointer, request
 from tests.system_parts import (
     NODE,
     Console,
-    Operator,
-    calm,
     count_in,
     end_of,
     granted,
     measured,
+    pressed,
+    shown,
     signed_in,
     tell_provider,
+    type_on_screen,
     until,
     well,
     workers,
 )
-
-
-@pytest.fixture(scope="module")
-def vm(libvirt_host: LibvirtHost) -> Iterator[Guest]:
-    """Give a guest that each test leaves at its shell."""
-    libvirt_host.revive()
-    guest = libvirt_host.start_guest("vm-share", resource_id=resource_id_of("vm-share"))
-    yield guest
-    guest.discard()
 
 
 @pytest.fixture
@@ -48,7 +38,6 @@ async def ready(cloud: Cloud, vm: Guest) -> AsyncIterator[Cloud]:
     yield cloud
     with contextlib.suppress(AssertionError):  # none was left
         await tell_provider(cloud, "/revoke", {"resource_id": vm.resource_id})
-    await asyncio.to_thread(calm, vm)
 
 
 # --- one session's fault changes nothing in another
@@ -216,39 +205,21 @@ async def test_a_cheating_viewer_types_nothing_on_the_serial_console(ready: Clou
         assert (await end_of(ready.nodes[NODE], console.opened))["to_guest"] == 0
 
 
-async def shown(operator: Operator, vm: Guest, access: str | None = None) -> Console:
-    """A VNC client that wants the screen for itself, after its handshake and with its first picture."""
-    console = await operator.console(vm.resource_id, "graphics", access)
-    await console.shows(VERSION)
-    await console.type(VERSION)
-    await console.wait(lambda: len(console.data) >= 14, "the security types")
-    await console.type(b"\x01")
-    await console.wait(lambda: len(console.data) >= 18, "the security result")
-    await console.type(b"\x00")
-    await console.wait(lambda: len(console.data) >= 42, "ServerInit")
-    await console.type(set_encodings(0) + request())
-    await console.wait(lambda: len(console.data) > 100_000, "pixels")
-    return console
-
-
 async def test_a_cheating_viewer_types_nothing_on_the_screen(ready: Cloud, vm: Guest) -> None:
     await granted(ready, vm, kinds=("graphics",))
     async with signed_in(ready) as alice:
-        console = await shown(alice, vm, "view")
+        console = await shown(await alice.console(vm.resource_id, "graphics", "view"))
         after = vm.serial.size()
         dropped = await measured(ready, 'eva_filtered_total{filter="rfb-client"')
-        cheat = b"".join(key(ord(c), down=down) for c in "echo X>/dev/ttyS0" for down in (True, False))
-        cheat += key(0xFF0D, down=True) + extended_key(0xFF0D, 28, down=True) + pointer(1, 5, 5)
+        cheat = pressed("echo X>/dev/ttyS0\n") + extended_key(0xFF0D, 28, down=True) + pointer(1, 5, 5)
         for place in range(0, len(cheat), 7):  # no frame ends where a message ends
             await console.type(cheat[place : place + 7])
         await until_filtered(ready, dropped + 36)
         # and the same by the owner of a keyboard, so that the guest would have shown it
         await asyncio.sleep(0.5)
         assert vm.serial.size() == after
-        honest = await shown(alice, vm)
-        for character in "echo X>/dev/ttyS0\r":
-            await honest.type(b"".join(key(0xFF0D if character == "\r" else ord(character), down=down) for down in (True, False)))
-            await asyncio.sleep(0.03)
+        honest = await shown(await alice.console(vm.resource_id, "graphics"))
+        await type_on_screen(honest, "echo X>/dev/ttyS0\n")
         await until(lambda: count_in(vm, b"X", after) == 1, "one X, typed by the owner of the keyboard")
 
 
@@ -263,8 +234,8 @@ async def until_filtered(cloud: Cloud, count: float) -> None:
 async def test_a_second_viewer_who_wants_the_screen_alone_throws_nobody_off(ready: Cloud, vm: Guest) -> None:
     await granted(ready, vm, kinds=("graphics",))
     async with signed_in(ready) as alice, signed_in(ready, "bob") as bob:
-        first = await shown(alice, vm)
-        second = await shown(bob, vm)
+        first = await shown(await alice.console(vm.resource_id, "graphics"))
+        second = await shown(await bob.console(vm.resource_id, "graphics"))
         size = len(first.data)
         await first.type(request())
         await first.wait(lambda: len(first.data) > size + 100_000, "pixels for the first, still")

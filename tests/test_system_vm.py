@@ -1,7 +1,10 @@
 """What befalls the virtual machine: stopped, removed, re-created, reset, claimed twice; and Ctrl+Alt+Del."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -11,13 +14,51 @@ from lab.cloud import Cloud
 from lab.domain import domain_xml
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.conftest import resource_id_of
-from tests.system_parts import NODE, Operator, end_of, granted, revoked, signed_in, tell_provider, until, well
+from tests.system_parts import (
+    LOOK,
+    NODE,
+    PATIENCE,
+    Grant,
+    Operator,
+    end_of,
+    granted,
+    revoked,
+    signed_in,
+    tell_provider,
+    until,
+    well,
+)
 
 
 @pytest.fixture
-def vm(guest: Guest) -> Iterator[Guest]:
-    """Give a guest of the test's own."""
-    return guest
+def mortal(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    """Give one that a test may take away, and that need not have booted for it."""
+    libvirt_host.revive()
+    name = f"vm-{uuid4().hex[:8]}"
+    guest = libvirt_host.start_guest(name, resource_id=resource_id_of(name), wait=False)
+    yield guest
+    guest.discard()
+
+
+@pytest.fixture
+async def ready(cloud: Cloud, vm: Guest) -> AsyncIterator[Cloud]:
+    """Give the cloud with no consent for this VM before or after."""
+    await well(cloud)
+    yield cloud
+    with contextlib.suppress(AssertionError):  # none was left
+        await tell_provider(cloud, "/revoke", {"resource_id": vm.resource_id})
+
+
+async def consented(cloud: Cloud, vm: Guest | str) -> Grant:
+    """A consent, once the node has heard of the VM, and of what a test before did to another."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await granted(cloud, vm)
+        except AssertionError as error:
+            if time.monotonic() > deadline or ("vm-unknown" not in str(error) and "vm-ambiguous" not in str(error)):
+                raise
+            await asyncio.sleep(LOOK)
 
 
 async def assert_refused(alice: Operator, vm: Guest, refusal: Refusal) -> None:
@@ -26,16 +67,15 @@ async def assert_refused(alice: Operator, vm: Guest, refusal: Refusal) -> None:
     assert refused.value.refusal is refusal
 
 
-async def test_a_vm_that_is_stopped_ends_its_sessions_and_not_the_consent(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    await granted(cloud, vm)
-    async with signed_in(cloud) as alice:
+async def test_a_vm_that_is_stopped_ends_its_sessions_and_not_the_consent(ready: Cloud, vm: Guest) -> None:
+    await consented(ready, vm)
+    async with signed_in(ready) as alice:
         serial = await alice.console(vm.resource_id)
         screen = await alice.console(vm.resource_id, "graphics")
         await serial.ask("true")
         vm.destroy()
         assert (await serial.ended(), await screen.ended()) == (4006, 4006)
-        assert (await end_of(cloud.nodes[NODE], serial.opened))["reason"] == "vm-stopped"
+        assert (await end_of(ready.nodes[NODE], serial.opened))["reason"] == "vm-stopped"
         await assert_refused(alice, vm, Refusal.VM_NOT_RUNNING)
         after = vm.serial.size()
         vm.start()
@@ -43,35 +83,29 @@ async def test_a_vm_that_is_stopped_ends_its_sessions_and_not_the_consent(cloud:
         assert await (await alice.console(vm.resource_id)).ask("echo $((40+2))") == b"42\n"
 
 
-async def test_a_vm_that_is_undefined_ends_the_consent(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    grant = await granted(cloud, vm)
-    async with signed_in(cloud) as alice:
-        console = await alice.console(vm.resource_id)
-        await console.ask("true")
-        vm.destroy()
-        vm.undefine()
+async def test_a_vm_that_is_undefined_ends_the_consent(ready: Cloud, mortal: Guest) -> None:
+    grant = await consented(ready, mortal)
+    async with signed_in(ready) as alice:
+        console = await alice.console(mortal.resource_id)
+        mortal.destroy()
+        mortal.undefine()
         assert await console.ended() in (4005, 4006)
-        await until_refused(alice, vm.resource_id)
+        await until_refused(alice, mortal.resource_id)
         # the same VM, the same resource ID, but not before the tenant's eyes
-        again = vm.host.start_guest(vm.name, vm.uuid, resource_id=vm.resource_id)
-        await until_refused(alice, vm.resource_id)
-        await until(lambda: grant.consent + "  " in stands(cloud, "vm-gone"), "the consent's end in the node's books")
+        again = mortal.host.start_guest(mortal.name, mortal.uuid, resource_id=mortal.resource_id, wait=False)
+        await until_refused(alice, mortal.resource_id)
+        await until(lambda: grant.consent + "  " in stands(ready, "vm-gone"), "the consent's end in the node's books")
         again.discard()
 
 
-async def test_a_transient_vm_that_is_destroyed_is_gone(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    await granted(cloud, vm)
-    vm.undefine()  # it runs on, without a definition
-    async with signed_in(cloud) as alice:
-        await well(cloud)
-        await granted(cloud, vm)
-        console = await alice.console(vm.resource_id)
-        await console.ask("true")
-        vm.destroy()
+async def test_a_transient_vm_that_is_destroyed_is_gone(ready: Cloud, mortal: Guest) -> None:
+    mortal.undefine()  # it runs on, without a definition
+    await consented(ready, mortal)
+    async with signed_in(ready) as alice:
+        console = await alice.console(mortal.resource_id)
+        mortal.destroy()
         assert await console.ended() in (4005, 4006)
-        await until_refused(alice, vm.resource_id)
+        await until_refused(alice, mortal.resource_id)
 
 
 def stands(cloud: Cloud, fate: str) -> str:
@@ -93,44 +127,45 @@ async def until_refused(alice: Operator, resource_id: str | None, refusal: Refus
 
 
 @pytest.mark.parametrize("same_uuid", [True, False], ids=["same UUID", "another UUID"])
-async def test_a_vm_re_created_under_the_same_name_is_another_vm(cloud: Cloud, vm: Guest, same_uuid: bool) -> None:
-    await well(cloud)
-    await granted(cloud, vm)
-    async with signed_in(cloud) as alice:
-        vm.destroy()
-        vm.undefine()
-        again = vm.host.start_guest(vm.name, vm.uuid if same_uuid else None, resource_id=vm.resource_id)
+async def test_a_vm_re_created_under_the_same_name_is_another_vm(ready: Cloud, mortal: Guest, same_uuid: bool) -> None:
+    await consented(ready, mortal)
+    async with signed_in(ready) as alice:
+        mortal.destroy()
+        mortal.undefine()
+        again = mortal.host.start_guest(
+            mortal.name, mortal.uuid if same_uuid else None, resource_id=mortal.resource_id, wait=False
+        )
         try:
-            await well(cloud)
-            await until_refused(alice, vm.resource_id)
+            await well(ready)
+            await until_refused(alice, mortal.resource_id)
             # a new consent is for the new one
-            await granted(cloud, vm)
-            assert await (await alice.console(vm.resource_id)).ask("echo $((40+2))") == b"42\n"
+            await consented(ready, mortal)
+            console = await alice.console(mortal.resource_id)
+            await console.wait(lambda: console.marks, "that it is attached")
         finally:
             again.discard()
 
 
-async def test_one_re_created_while_the_node_is_down_is_another_vm(libvirt_host: LibvirtHost, vm: Guest) -> None:
+async def test_one_re_created_while_the_node_is_down_is_another_vm(libvirt_host: LibvirtHost, mortal: Guest) -> None:
     with Cloud({"host1": libvirt_host.uri}) as own:
         await well(own)
-        await granted(own, vm)
+        await consented(own, mortal)
         own.nodes[NODE].program.stop()
-        vm.destroy()
-        vm.undefine()
-        again = vm.host.start_guest(vm.name, resource_id=vm.resource_id)
+        mortal.destroy()
+        mortal.undefine()
+        again = mortal.host.start_guest(mortal.name, resource_id=mortal.resource_id, wait=False)
         try:
             own.nodes[NODE].start()
             await well(own)
             async with signed_in(own) as alice:
-                await until_refused(alice, vm.resource_id)
+                await until_refused(alice, mortal.resource_id)
         finally:
             again.discard()
 
 
-async def test_a_reset_keeps_the_session(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    await granted(cloud, vm)
-    async with signed_in(cloud) as alice:
+async def test_a_reset_keeps_the_session(ready: Cloud, vm: Guest) -> None:
+    await consented(ready, vm)
+    async with signed_in(ready) as alice:
         console = await alice.console(vm.resource_id)
         await console.ask("true")
         after = len(console.data)
@@ -139,46 +174,45 @@ async def test_a_reset_keeps_the_session(cloud: Cloud, vm: Guest) -> None:
         assert await console.ask("echo $((40+2))") == b"42\n"
 
 
-async def test_two_vms_that_claim_one_resource_id_are_refused(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    await granted(cloud, vm)
-    async with signed_in(cloud) as alice:
+async def test_two_vms_that_claim_one_resource_id_are_refused(ready: Cloud, vm: Guest) -> None:
+    await consented(ready, vm)
+    async with signed_in(ready) as alice:
         before = await alice.console(vm.resource_id)
         double = vm.host.define_guest(resource_id=vm.resource_id)
         try:
             await until_refused(alice, vm.resource_id, Refusal.VM_AMBIGUOUS)
             # and a consent for it cannot say which one it means
             with pytest.raises(AssertionError, match="ambiguous"):
-                await granted(cloud, vm)
+                await granted(ready, vm)
             # what was open is of the VM that was consented to
             assert await before.ask("echo $((40+2))") == b"42\n"
         finally:
             double.discard()
 
 
-async def test_a_resource_id_that_was_changed_away_opens_nothing(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    await granted(cloud, vm)
+async def test_a_resource_id_that_was_changed_away_opens_nothing(ready: Cloud, vm: Guest) -> None:
+    await consented(ready, vm)
     old = str(vm.resource_id)
-    async with signed_in(cloud) as alice:
+    async with signed_in(ready) as alice:
         vm.set_resource_id(resource_id_of("another"))
-        for name in (old, vm.resource_id):
-            await until_refused(alice, name)
+        try:
+            for name in (old, vm.resource_id):
+                await until_refused(alice, name)
+        finally:
+            vm.set_resource_id(old)
 
 
-async def test_no_name_in_another_case_is_another_vm(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    grant = await granted(cloud, str(vm.resource_id).upper().replace("/SUBSCRIPTIONS", "/subscriptions"))
-    async with signed_in(cloud) as alice:
+async def test_no_name_in_another_case_is_another_vm(ready: Cloud, vm: Guest) -> None:
+    grant = await consented(ready, str(vm.resource_id).upper().replace("/SUBSCRIPTIONS", "/subscriptions"))
+    async with signed_in(ready) as alice:
         await alice.console(str(vm.resource_id).lower())
-        await revoked(cloud, grant)
+        await revoked(ready, grant)
         await until_refused(alice, vm.resource_id)
 
 
-async def test_ctrl_alt_del_reaches_the_guest_with_no_viewer(cloud: Cloud, vm: Guest) -> None:
-    await well(cloud)
-    await granted(cloud, vm)
-    async with signed_in(cloud) as alice, signed_in(cloud, "bob") as bob:
+async def test_ctrl_alt_del_reaches_the_guest_with_no_viewer(ready: Cloud, vm: Guest) -> None:
+    await consented(ready, vm)
+    async with signed_in(ready) as alice, signed_in(ready, "bob") as bob:
         opened = await alice.open(vm.resource_id, "graphics")
         console = await alice.attach(opened)
         other = await bob.console(vm.resource_id)
@@ -189,7 +223,7 @@ async def test_ctrl_alt_del_reaches_the_guest_with_no_viewer(cloud: Cloud, vm: G
         await alice.ask("keys.send", session=opened.session, chord=list(CTRL_ALT_DEL))  # type: ignore[arg-type]
         told = await vm.serial.seen("ctrl-alt-del", after=after)
         await vm.serial.seen("EVA guest ready", after=told, timeout=60)
-        await tell_provider(cloud, "/revoke", {"resource_id": vm.resource_id})
+        await tell_provider(ready, "/revoke", {"resource_id": vm.resource_id})
         assert await console.ended() == 4002
         with pytest.raises(Refused) as refused:
             await alice.ask("keys.send", session=opened.session, chord=list(CTRL_ALT_DEL))  # type: ignore[arg-type]
@@ -199,10 +233,10 @@ async def test_ctrl_alt_del_reaches_the_guest_with_no_viewer(cloud: Cloud, vm: G
         assert b"ctrl-alt-del" not in vm.serial.content(size)
 
 
-async def test_a_display_on_tcp_is_reported_and_is_none_of_ours(cloud: Cloud, libvirt_host: LibvirtHost, vm: Guest) -> None:
-    await well(cloud)
+async def test_a_display_on_tcp_is_reported_and_is_none_of_ours(ready: Cloud, libvirt_host: LibvirtHost, vm: Guest) -> None:
+    await well(ready)
     async with httpx.AsyncClient() as client:
-        url = f"http://127.0.0.1:{cloud.nodes[NODE].metrics_port}/metrics"
+        url = f"http://127.0.0.1:{ready.nodes[NODE].metrics_port}/metrics"
         assert "eva_domains_with_tcp_display 0.0" in (await client.get(url)).text
         xml = domain_xml("vm-tcp", "d3b07384-d9a0-4c1b-8f4e-2f1b7c9e5a11", libvirt_host.image)
         open_door = libvirt_host.define(xml.replace("<listen type='none'/>", "<listen type='address' address='127.0.0.1'/>"))

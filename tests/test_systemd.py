@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
 from lab.cloud import BIN, OPERATOR, PASSWORD, Cloud, Ercs
 from lab.libvirt_host import Guest, LibvirtHost
@@ -23,7 +25,7 @@ from tests.booted_systemd import ROOT, BootedSystemd, why_not
 from tests.conftest import resource_id_of
 
 UNITS = ("eva-broker", "eva-provider")
-BORROWED_UID = 5  # Debian's games, in every /etc/passwd; booted_systemd.py takes it out of the copy
+BORROWED_UID = 9  # Debian's news, in every /etc/passwd; booted_systemd.py takes it out of the copy
 NODE = "AzS-ERCS01"
 MOST_EXPOSED = 1.5
 # All that differs from the shipped unit: where it logs, so that we can read it, and a watchdog that a test can wait for.
@@ -37,6 +39,9 @@ PROVIDER_DROP_IN = """
 [Service]
 StandardError=append:/run/stage/provider.log
 """
+
+# The least that a users file may ask for: a test signs in often.
+HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 
 pytestmark = pytest.mark.timeout(120)
 needs_systemd = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -83,7 +88,7 @@ class Stand:
         """Return when it has a lease and its host: what comes after READY."""
         deadline = time.monotonic() + timeout
         while (amiss := self._amiss()) != "ok":
-            assert time.monotonic() < deadline, amiss
+            assert time.monotonic() < deadline, (amiss, self.log.tail())
             time.sleep(0.1)  # nothing tells of it but /healthz
 
     def _amiss(self) -> str:
@@ -104,15 +109,17 @@ class Stand:
     def main_pid(self) -> int:
         return int(self.systemd.properties("eva-broker", ["MainPID"])["MainPID"])
 
-    def consent(self) -> str:
+    @functools.cached_property
+    def consented(self) -> str:
+        """The VM's resource ID, once its tenant has consented and the operator's workstation is on the safelist."""
         name = resource_id_of(self.guest.name)
         self.cloud.grant(name, "--node", NODE, kinds=("serial",))
+        self.cloud.cmdlet("Grant-RdpAccessToErcsVM")
         return name
 
     def operator_at_console(self, directory: Path) -> Operator:
         """At the guest's serial shell, by the shipped command; the console has answered when this returns."""
-        self.cloud.cmdlet("Grant-RdpAccessToErcsVM")
-        return Operator(self, self.consent(), directory)
+        return Operator(self, self.consented, directory)
 
 
 class Operator:
@@ -146,10 +153,8 @@ def cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
 
 
 def users(*names: str) -> str:
-    """The accounts of this name, whose hash is the lab's."""
-    from lab.cloud import _HASHER
-
-    lines = "".join(f'  - {{name: {name}, groups: [cloudadmin], password: "{_HASHER.hash(PASSWORD)}"}}\n' for name in names)
+    """A users file with these accounts, all with the lab's password."""
+    lines = "".join(f'  - {{name: {name}, groups: [cloudadmin], password: "{HASHER.hash(PASSWORD)}"}}\n' for name in names)
     return f"accounts:\n{lines}"
 
 
@@ -262,10 +267,10 @@ def test_confined_with_all_its_processes(running: Stand, tmp_path: Path) -> None
         assert names == {"eva-broker", "eva-forkserver", "eva-watcher", "eva-worker"}
         for pid in pids:
             status = running.systemd.do("cat", f"/proc/{pid}/status")
-            assert re.search(r"^CapEff:\s*0+$", status, re.M)
-            assert re.search(r"^CapBnd:\s*0+$", status, re.M)
-            assert re.search(r"^NoNewPrivs:\s*1$", status, re.M)
-            assert re.search(r"^Seccomp:\s*2$", status, re.M)
+            assert re.search(r"^CapEff:\s*0+$", status, re.MULTILINE)
+            assert re.search(r"^CapBnd:\s*0+$", status, re.MULTILINE)
+            assert re.search(r"^NoNewPrivs:\s*1$", status, re.MULTILINE)
+            assert re.search(r"^Seccomp:\s*2$", status, re.MULTILINE)
 
 
 @needs_systemd
@@ -326,7 +331,6 @@ def test_the_provider_serves_in_its_sandbox(stand: Stand) -> None:
     try:
         stand.systemd.do("systemctl", "start", "eva-provider")
         command = ["runuser", "-u", "eva-provider", "--", "/opt/eva/bin/eva-provider"]
-        assert "are good" in stand.systemd.do(*command, "check-config")
         # through the admin socket in /run/eva-provider, to an answer: there is no node here
         asked = stand.systemd.run(
             *(*command, "consent", "grant", "--resource-id", resource_id_of("vm1"), "--kind", "serial", "--giver", "tenant1")
@@ -337,3 +341,17 @@ def test_the_provider_serves_in_its_sandbox(stand: Stand) -> None:
         stand.systemd.do("systemctl", "stop", "eva-provider")
     state = stand.systemd.properties("eva-provider", ["ActiveState", "Result", "User"])
     assert state == {"ActiveState": "inactive", "Result": "success", "User": "eva-provider"}
+
+
+@needs_systemd
+def test_a_host_that_does_not_let_the_node_in_is_logged_with_its_reason(stand: Stand) -> None:
+    stand.systemd.do("systemctl", "stop", "eva-broker")
+    before = stand.log.size()
+    stand.systemd.do("chmod", "0700", "/run/libvirt")
+    try:
+        stand.systemd.do("systemctl", "start", "eva-broker")
+        stand.log.wait_for("host host1 is down: ", after=before)
+        assert "Permission denied" in stand.log.text(before)
+    finally:
+        stand.systemd.do("chmod", "0711", "/run/libvirt")
+    stand.await_well()

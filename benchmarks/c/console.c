@@ -1,26 +1,43 @@
 /* Stands in for a VM's console:  console plain|rfb UNIX-PATH TCP-PORT
  *
- * plain: the first byte of a connection says what it is: D sends without end, U sinks and tells every MiB how much it has
- *        had (8 bytes, little-endian), E echoes.
+ * plain: the first byte of a connection says what it is: D sends without end, T lines of plain text, X what full-screen
+ *        programs write (colours, cursor moves, UTF-8), U sinks and tells every MiB how much it has had (8 bytes,
+ *        little-endian), E echoes.
  * rfb:   an RFB 3.8 server (RFC 6143) with a Raw 1920x1080 screen, which it redraws without end from the first
- *        FramebufferUpdateRequest on; it answers each KeyEvent with a Bell.
+ *        FramebufferUpdateRequest on; it answers each KeyEvent, and each POINTERS-th PointerEvent, with a Bell.
  * A connection that sends without end gets a process of its own, so that it does not slow the others' echoes.
  */
 #include "bench.h"
 #include <poll.h>
 
-enum { BLOCK = 256 * 1024, WIDTH = 1920, HEIGHT = 1080, SCREEN = WIDTH * HEIGHT * 4, ACK = 1 << 20 };
+enum { BLOCK = 256 * 1024, WIDTH = 1920, HEIGHT = 1080, SCREEN = WIDTH * HEIGHT * 4, ACK = 1 << 20, POINTERS = 64 };
 enum stage { PLAIN_NEW, ECHO, SINK, RFB_VERSION, RFB_SECURITY, RFB_INIT, RFB_MESSAGES };
 
 struct console {
     int fd;
     enum stage stage;
     uint64_t sunk, told;
+    unsigned pointed; /* PointerEvents */
     size_t held; /* bytes of an unfinished RFB message */
     unsigned char message[4096];
 };
 
 static unsigned char block[BLOCK];
+
+static const char plain_text[] = "[    4.203174] systemd[1]: Started Journal Service, 4711 lines of a boot's long log follow\r\n";
+static const char escapes[] =
+    "\033[1;24r\033[7;1H\033[K\033[0;1;32m  4711 root      \033[m20   0 \033[38;5;208m 61.2m\033[0m 4.1m S "
+    "\033[7m 0.7 \033[27m\033[33m0:01.33\033[39m sh\033[8;80H\342\224\202\033[1C\342\224\200\342\224\200\033[2P\033[?25l\033[9;3H"
+    "vi: na\303\257ve \033[?25h\033[4h\033[4l\r\n";
+
+/* Fills the block with whole copies of `text`; gives how much of it that is. */
+static size_t repeat(const char *text, size_t size)
+{
+    size_t whole = BLOCK / size * size;
+    for (size_t at = 0; at < whole; at += size)
+        memcpy(block + at, text, size);
+    return whole;
+}
 
 static int send_all(int fd, const void *data, size_t size)
 {
@@ -40,11 +57,17 @@ static int send_all(int fd, const void *data, size_t size)
     return 0;
 }
 
-static void flood(int fd, int rfb)
+static void flood(int fd, char what)
 {
     if (fork() != 0)
         return;
     nonblocking(fd, 0);
+    int rfb = what == 'R';
+    size_t whole = BLOCK;
+    if (what == 'T')
+        whole = repeat(plain_text, sizeof plain_text - 1);
+    if (what == 'X')
+        whole = repeat(escapes, sizeof escapes - 1);
     unsigned char head[16] = {0, 0, 0, 1, 0, 0, 0, 0, WIDTH >> 8, WIDTH & 255, HEIGHT >> 8, HEIGHT & 255, 0, 0, 0, 0};
     for (;;) {
         char drop[4096];
@@ -52,8 +75,8 @@ static void flood(int fd, int rfb)
             ;
         if (rfb && send_all(fd, head, sizeof head) < 0)
             _exit(0);
-        for (size_t left = rfb ? SCREEN : BLOCK; left;) {
-            size_t n = left < BLOCK ? left : BLOCK;
+        for (size_t left = rfb ? SCREEN : whole; left;) {
+            size_t n = left < whole ? left : whole;
             if (send_all(fd, block, n) < 0)
                 _exit(0);
             left -= n;
@@ -94,10 +117,10 @@ static int rfb_step(struct console *c, const unsigned char *m, size_t have)
     if (have < need || (m[0] == 2 && have < 4))
         return 0;
     if (m[0] == 3) {
-        flood(c->fd, 1);
+        flood(c->fd, 'R');
         return -1; /* the child has it now */
     }
-    if (m[0] == 4 || m[0] == 255)
+    if (m[0] == 4 || m[0] == 255 || (m[0] == 5 && ++c->pointed % POINTERS == 0))
         if (send_all(c->fd, "\2", 1) < 0)
             return -1;
     return (int)need;
@@ -114,8 +137,8 @@ static int serve(struct console *c)
         return -1;
     const unsigned char *p = data;
     if (c->stage == PLAIN_NEW) {
-        if (*p == 'D') {
-            flood(c->fd, 0);
+        if (*p == 'D' || *p == 'T' || *p == 'X') {
+            flood(c->fd, (char)*p);
             return -1;
         }
         c->stage = *p == 'U' ? SINK : ECHO;

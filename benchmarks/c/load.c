@@ -1,11 +1,12 @@
 /* The load generator: one operator, or many, at a relay's port. Prints one line of JSON.
  *
- *   load down|up|echo|connect|idle PORT [--raw] [--rfb] [--tls] [--seconds S] [--connections N] [--at-once K]
- *                                       [--frame BYTES] [--path PATH] [--offer FILE]
+ *   load down|up|pointer|echo|connect|idle PORT [--raw] [--rfb] [--tls] [--seconds S] [--connections N] [--at-once K]
+ *                                               [--frame BYTES] [--path PATH] [--offer FILE] [--ask LETTER]
  *
  * --raw      no websocket: the peer is the raw relay, or the console itself (what the generator can do at most)
  * --rfb      the console speaks RFB: shake hands, ask for Raw; an echo is a KeyEvent answered by a Bell
  * --at-once  echo: how many connections have an echo under way at any time (default: all)
+ * --ask      down: which of the console's endless outputs (D, T, X: see console.c)
  * --offer    a file whose line i is connection i's Sec-WebSocket-Protocol
  */
 #include "bench.h"
@@ -18,12 +19,12 @@ enum { BUFFER = 256 * 1024, WORKERS = 4, MAX_SAMPLES = 4 << 20 };
 static const double WARM_UP = 0.15; /* seconds before a window in which nothing is counted */
 
 static struct {
-    const char *mode, *path;
+    const char *mode, *path, *ask;
     int port, raw, rfb, tls, connections, at_once, frame;
     double seconds;
     char **offers;
     int offer_count;
-} option = {.path = "/", .connections = 1, .seconds = 1.0, .frame = 16384};
+} option = {.ask = "D", .path = "/", .connections = 1, .seconds = 1.0, .frame = 16384};
 
 static SSL_CTX *tls;
 
@@ -31,6 +32,7 @@ struct connection {
     int fd;
     SSL *ssl;
     uint64_t left; /* payload bytes of the frame that is being read */
+    int notice;    /* it is a text frame: a word of the broker's own, no console output */
     size_t head;   /* header bytes of the next frame that were read */
     unsigned char header[10];
     uint64_t sent_at;
@@ -92,9 +94,12 @@ static size_t payload(struct connection *c, unsigned char *data, size_t size)
     for (size_t at = 0; at < size;) {
         if (c->left) {
             size_t n = size - at < c->left ? size - at : c->left;
-            if (out != at && option.mode[0] != 'd') /* down counts bytes and does not look at them */
-                memmove(data + out, data + at, n);
-            out += n, at += n, c->left -= n;
+            if (!c->notice) {
+                if (out != at && option.mode[0] != 'd') /* down counts bytes and does not look at them */
+                    memmove(data + out, data + at, n);
+                out += n;
+            }
+            at += n, c->left -= n;
             continue;
         }
         c->header[c->head++] = data[at++];
@@ -107,6 +112,7 @@ static size_t payload(struct connection *c, unsigned char *data, size_t size)
             fprintf(stderr, "%s: the relay sent a close frame\n", option.mode);
             exit(1);
         }
+        c->notice = (c->header[0] & 0x0f) == 1;
         c->left = extra ? 0 : c->header[1];
         for (size_t i = 0; i < extra; i++)
             c->left = c->left << 8 | c->header[2 + i];
@@ -211,7 +217,7 @@ static void open_connection(struct connection *c, int number)
         hear(c, 24 + 5);
         say(c, "\2\0\0\1\0\0\0\0", 8); /* SetEncodings: Raw */
     } else {
-        say(c, option.mode[0] == 'd' ? "D" : option.mode[0] == 'u' ? "U" : "E", 1);
+        say(c, option.mode[0] == 'd' ? option.ask : option.mode[0] == 'u' ? "U" : "E", 1);
     }
 }
 
@@ -277,6 +283,35 @@ static void up(void)
     if (last_at <= first_at)
         die("up: no report");
     printf("{\"bytes_per_second\": %.0f}\n", (double)(last - first) / ((double)(last_at - first_at) / 1e9));
+}
+
+/* Movements of the mouse, each in a frame of its own as clients send them, as fast as they are taken. */
+static void pointer(void)
+{
+    enum { BATCH = 256, EACH = 64 }; /* EACH: console.c answers so many with a Bell */
+    static unsigned char out[BATCH * 16], in[4096];
+    size_t size = 0, at = 0;
+    for (int i = 0; i < BATCH; i++)
+        size += frame(out + size, (unsigned char[]){5, 0, 0, (unsigned char)i, 0, (unsigned char)i}, 6);
+    struct connection c;
+    open_connection(&c, 0);
+    uint64_t start = now_ns(), first = 0, first_at = 0, bells = 0, last_at = 0;
+    while (seconds_since(start) < WARM_UP + option.seconds) {
+        size_t n = give_some(&c, out + at, size - at);
+        at = (at + n) % size;
+        if (!n)
+            wait_for(&c, POLLIN | POLLOUT);
+        size_t got = take_payload(&c, in, sizeof in);
+        if (!got)
+            continue;
+        bells += got;
+        last_at = now_ns();
+        if (!first && seconds_since(start) > WARM_UP)
+            first = bells, first_at = last_at;
+    }
+    if (last_at <= first_at)
+        die("pointer: no answer");
+    printf("{\"per_second\": %.0f}\n", (double)(bells - first) * EACH / ((double)(last_at - first_at) / 1e9));
 }
 
 static int ascending(const void *a, const void *b)
@@ -434,6 +469,8 @@ int main(int argc, char **argv)
             option.frame = atoi(argv[++i]);
         } else if (!strcmp(name, "--path")) {
             option.path = argv[++i];
+        } else if (!strcmp(name, "--ask")) {
+            option.ask = argv[++i];
         } else if (!strcmp(name, "--offer")) {
             read_offers(argv[++i]);
         } else {
@@ -451,6 +488,8 @@ int main(int argc, char **argv)
         down();
     else if (!strcmp(option.mode, "up"))
         up();
+    else if (!strcmp(option.mode, "pointer"))
+        pointer();
     else if (!strcmp(option.mode, "echo"))
         echo();
     else if (!strcmp(option.mode, "connect"))

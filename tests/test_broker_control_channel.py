@@ -1,0 +1,329 @@
+"""broker/control_channel.py over a real port: sign-in, safelist, and requests of every sort, well-formed or not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
+
+from broker.attempts import BY_ADDRESS
+from broker.session import State
+from eva import audit
+from eva.consent import Access, Kind, Principal
+from eva.control import Event, Mark, Method, Notice, Refusal, decode_from_node
+from eva.wire import Event as ReceiptEvent
+from lab.certificates import Authority
+from tests.broker_parts import hears, notice, vm_id
+from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal
+
+
+@pytest.fixture
+async def door(tmp_path: Path, certificates: Authority) -> AsyncIterator[Port]:
+    async with port(tmp_path, certificates) as one:
+        yield one
+
+
+async def open_serial(client, **other):
+    return await ask(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind=str(Kind.SERIAL), **other)
+
+
+async def notice_of(client, event: Event):
+    async with asyncio.timeout(5):
+        while True:
+            found = decode_from_node(await client.recv())
+            if isinstance(found, Notice) and found.event is event:
+                return found.params
+
+
+# -- sign-in -------------------------------------------------------------------------------------------------------------
+
+
+async def test_sign_in_says_who_and_from_where(door: Port):
+    async with door.control() as client:
+        answer = await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD)
+    assert (answer["account"], answer["address"], answer["granted"]) == ("alice", "127.0.0.1", False)
+
+
+@pytest.mark.parametrize(("account", "password"), [("alice", "wrong"), ("mallory", PASSWORD), ("alice", ""), ("Alice", PASSWORD)])
+async def test_wrong_credentials_close_the_connection(door: Port, account: str, password: str):
+    async with door.control() as client:
+        assert await refusal(client, Method.SIGN_IN, account=account, password=password) is Refusal.WRONG_CREDENTIALS
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+
+
+@pytest.mark.parametrize("method", [m for m in Method if m is not Method.SIGN_IN])
+async def test_nothing_is_served_before_sign_in(door: Port, method: Method):
+    async with door.control() as client:
+        assert await refusal(client, method) is Refusal.NOT_SIGNED_IN
+
+
+async def test_nobody_signs_in_twice_on_one_connection(door: Port):
+    async with door.signed_in() as client:
+        assert await refusal(client, Method.SIGN_IN, account="bob", password=PASSWORD) is Refusal.BAD_REQUEST
+
+
+async def test_guessing_is_rated(door: Port):
+    for _ in range(BY_ADDRESS.burst):
+        async with door.control() as client:
+            assert await refusal(client, Method.SIGN_IN, account="alice", password="wrong") is Refusal.WRONG_CREDENTIALS
+    async with door.control() as client:
+        assert await refusal(client, Method.SIGN_IN, account="alice", password=PASSWORD) is Refusal.RATE_LIMITED
+    async with door.control(source="127.0.0.2") as client:
+        assert (await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD))["account"] == "alice"
+
+
+async def test_no_certificate_is_no_proof(door: Port):
+    async with door.control() as client:
+        assert await refusal(client, Method.SIGN_IN) is Refusal.WRONG_CREDENTIALS
+
+
+class SlowAccounts:
+    """Accounts whose hash takes until the test says so."""
+
+    def __init__(self, real) -> None:
+        self.real, self.asked, self.go = real, threading.Event(), threading.Event()
+
+    def verify(self, account: str, password: str):
+        self.asked.set()
+        self.go.wait(5)
+        return self.real.verify(account, password)
+
+    def get(self, name: str):
+        return self.real.get(name)
+
+
+@pytest.mark.parametrize("after", [accounts("bob"), accounts("alice", groups="other")])
+async def test_an_account_changed_during_the_hash_does_not_sign_in(door: Port, after):
+    door.desk.accounts = slow = SlowAccounts(door.desk.accounts)
+    async with door.control() as client:
+        trying = asyncio.ensure_future(refusal(client, Method.SIGN_IN, account="alice", password=PASSWORD))
+        await asyncio.to_thread(slow.asked.wait, 5)
+        door.desk.accounts = after
+        slow.go.set()
+        assert await trying is Refusal.WRONG_CREDENTIALS
+
+
+async def test_one_who_is_signed_out_has_nothing_more_served(door: Port):
+    async with door.control() as client:
+        await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD)
+        (channel,) = door.desk.channels
+        for number in range(1, 10):
+            await client.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": "workstation.grant", "params": {}}))
+        await asyncio.sleep(0)
+        channel.sign_out("the account was changed")
+        await client.wait_closed()
+        rows = len(door.desk.safelist.to_rows())
+        await asyncio.sleep(0.1)
+        assert len(door.desk.safelist.to_rows()) == rows
+        assert len(door.node.records(audit.Event.WORKSTATION)) <= 1
+
+
+# -- the safelist --------------------------------------------------------------------------------------------------------
+
+
+SAFELIST_FREE = {Method.SIGN_IN, Method.WORKSTATION_GRANT, Method.WORKSTATION_REVOKE}
+
+
+@pytest.mark.parametrize("method", [m for m in Method if m not in SAFELIST_FREE])
+async def test_nothing_is_served_to_a_workstation_that_is_not_granted(door: Port, method: Method):
+    async with door.control() as client:
+        await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD)
+        assert await refusal(client, method) is Refusal.NOT_SAFELISTED
+
+
+async def test_a_grant_is_for_one_address_and_one_account(door: Port):
+    async with door.signed_in():
+        pass
+    for account, source in (("bob", "127.0.0.1"), ("alice", "127.0.0.2")):
+        async with door.control(source=source) as client:
+            await ask(client, Method.SIGN_IN, account=account, password=PASSWORD)
+            assert await refusal(client, Method.CONSENTS_LIST) is Refusal.NOT_SAFELISTED
+
+
+async def test_a_grant_lasts_eight_hours(door: Port):
+    async with door.signed_in() as client:
+        await ask(client, Method.CONSENTS_LIST)
+        door.node.clock.run(28_800)
+        assert await refusal(client, Method.CONSENTS_LIST) is Refusal.NOT_SAFELISTED
+
+
+async def test_a_grant_that_is_not_on_disk_is_none(door: Port):
+    async with door.control() as client:
+        await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD)
+        door.node.journal._state.write = lambda _: (_ for _ in ()).throw(sqlite3.OperationalError("disk full"))
+        assert await refusal(client, Method.WORKSTATION_GRANT) is Refusal.AUDIT_FAILED
+        assert await refusal(client, Method.CONSENTS_LIST) is Refusal.NOT_SAFELISTED
+    assert door.desk.safelist.to_rows() == ()
+
+
+async def test_taking_it_off_cuts_its_sessions(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        await open_serial(client)
+        assert (await ask(client, Method.WORKSTATION_REVOKE))["cut"] == 1
+        assert await refusal(client, Method.CONSENTS_LIST) is Refusal.NOT_SAFELISTED
+
+
+async def test_grants_are_recorded(door: Port):
+    async with door.signed_in() as client:
+        await ask(client, Method.WORKSTATION_REVOKE)
+    assert [r.facts["what"] for r in door.node.records(audit.Event.WORKSTATION)] == ["granted", "revoked"]
+
+
+# -- consents and sessions -----------------------------------------------------------------------------------------------
+
+
+async def test_one_sees_the_consents_for_oneself_and_no_others(door: Port):
+    mine = door.node.grant(operators=frozenset({Principal(False, "alice")}))
+    door.node.grant(operators=frozenset({Principal(False, "bob")}))
+    async with door.signed_in() as client:
+        listed = (await ask(client, Method.CONSENTS_LIST))["consents"]
+    assert [c["consent"] for c in listed] == [mine.jti]
+
+
+async def test_the_whole_way_from_sign_in_to_the_guest(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client, door.console(await open_serial(client)) as console:
+        await notice(console, Mark.ATTACHED)
+        await console.send(b"ls\r")
+        assert await hears(door.node.dialer.guest, 3) == b"ls\r"
+
+
+async def test_delete_cuts_and_is_receipted(door: Port):
+    one = door.node.grant()
+    async with door.signed_in() as client:
+        await open_serial(client)
+        answer = await ask(client, Method.SESSION_DELETE, resource_id=str(vm_id()))
+    assert (answer["consents"], answer["sessions"], door.node.standing()) == (1, 1, set())
+    assert (ReceiptEvent.DELETED, one.jti) in [(r.event, r.about) for r in door.node.receipts()]
+
+
+async def test_nobody_deletes_what_is_not_for_them(door: Port):
+    one = door.node.grant(operators=frozenset({Principal(False, "bob")}))
+    async with door.signed_in() as client:
+        assert await refusal(client, Method.SESSION_DELETE, resource_id=str(vm_id())) is Refusal.NO_CONSENT
+    assert door.node.standing() == {one.jti}
+
+
+async def test_leaving_a_session_that_has_just_ended_is_no_fault(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        async with door.console(found) as console:
+            await notice(console, Mark.ATTACHED)
+        await notice_of(client, Event.ENDED)
+        assert await ask(client, Method.SESSION_LEAVE, session=found["session"]) == {}
+    assert "no-session" not in door.refusals()
+
+
+@pytest.mark.parametrize(
+    "method", ["session.leave", "session.resume", "keyboard.take", "keyboard.give", "keys.send", "input.release"]
+)
+async def test_nobody_touches_anothers_session(door: Port, method: str):
+    door.node.grant()
+    more = {"session.resume": {"received": 0}, "keyboard.give": {"to": "x"}, "keys.send": {"chord": [29]}}.get(method, {})
+    async with door.signed_in() as client, door.signed_in("bob") as other:
+        found = await open_serial(client)
+        assert await refusal(other, method, session=found["session"], **more) is Refusal.NO_SESSION
+    (session,) = [live.session for live in door.node.sessions._live.values()]
+    assert session.state is State.DETACHED
+
+
+async def test_a_session_is_resumed_with_a_new_ticket(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        console = await door.console(found)
+        await notice(console, Mark.ATTACHED)
+        console.transport.abort()
+        again = await ask(client, Method.SESSION_RESUME, session=found["session"], received=0)
+        async with door.console(again) as console:
+            await notice(console, Mark.ATTACHED)
+
+
+async def test_view_only_is_told_and_has_no_keyboard(door: Port):
+    door.node.grant(access=Access.VIEW)
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        assert (found["access"], found["keyboard"]) == ("view", False)
+        assert await refusal(client, Method.KEYBOARD_TAKE, session=found["session"]) is Refusal.NO_KEYBOARD
+        assert await refusal(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind="serial", access="keyboard")
+
+
+@pytest.mark.parametrize("chord", [[], [0], [256], [29] * 6, ["29"], [True], 29, None])
+async def test_no_chord_of_another_shape_reaches_the_guest(door: Port, chord):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        assert await refusal(client, Method.KEYS_SEND, session=found["session"], chord=chord) is Refusal.BAD_REQUEST
+
+
+# -- whatever comes ------------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+REQUESTS = st.fixed_dictionaries(
+    {
+        "jsonrpc": st.just("2.0") | JSON,
+        "id": st.integers(0, 99) | JSON,
+        "method": st.sampled_from([str(m) for m in Method if m is not Method.WORKSTATION_REVOKE]) | JSON,
+    },
+    optional={
+        "params": st.dictionaries(st.sampled_from(["session", "resource_id", "kind", "chord", "to", "received", "x"]), JSON)
+    },
+)
+MESSAGES = st.one_of(
+    st.text(max_size=50),
+    REQUESTS.map(json.dumps),
+    st.sampled_from(["[" * 16_000, "{" * 16_000, '{"a":' * 3000, "1" * 16_000, '"\\ud800"', "[]", "null"]),
+)
+
+
+async def test_rubbish_is_answered_and_closes_nothing(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        messages: list[str] = []
+
+        @settings(max_examples=150, suppress_health_check=list(HealthCheck), database=None)
+        @given(MESSAGES)
+        def collect(text: str) -> None:
+            messages.append(text)
+
+        collect()
+        for text in messages:
+            await client.send(text)
+            async with asyncio.timeout(5):
+                assert "jsonrpc" in str(await client.recv())
+        assert (await ask(client, Method.CONSENTS_LIST))["more"] == 0
+    assert door.node.sessions.kind_of(str(found["session"])) is Kind.SERIAL
+
+
+async def test_a_binary_message_ends_the_connection_alone(door: Port):
+    async with door.signed_in() as client, door.signed_in("bob") as other:
+        await client.send(b"\0")
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        await ask(other, Method.CONSENTS_LIST)
+
+
+async def test_no_metric_names_a_vm_or_a_person(door: Port):
+    one = door.node.grant()
+    async with door.signed_in() as client, door.console(await open_serial(client)) as console:
+        await notice(console, Mark.ATTACHED)
+        await refusal(client, Method.SESSION_LEAVE, session="nobody")
+        door.node.revoke(one)
+    text = door.node.metrics.text().decode()
+    assert not [word for word in ("alice", "vm1", "rg1", "127.0.0.1", one.jti, one.giver, "1111-2222") if word in text]

@@ -1,0 +1,277 @@
+"""broker/listener.py over real TLS: whoever knocks wrongly gets no further, costs little, and learns nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from broker.attempts import MAX_WAITING_EACH
+from eva.consent import Kind
+from eva.control import CONSOLE_PATH, CONTROL_PATH, GRAPHICS_SUBPROTOCOL, SERIAL_SUBPROTOCOL, SUBPROTOCOL, Mark, Method
+from lab.certificates import Authority
+from tests.broker_parts import notice, vm_id
+from tests.operator_port import ORIGIN, Port, ask, port
+
+
+@pytest.fixture
+async def door(tmp_path: Path, certificates: Authority) -> AsyncIterator[Port]:
+    async with port(tmp_path, certificates) as one:
+        yield one
+
+
+async def status(door: Port, *args: str, **other: object) -> int:
+    """What the handshake is answered with; 101 for a websocket."""
+    try:
+        async with door.socket(*args, **other):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
+async def raw(door: Port, request: str) -> str:
+    """The first line of the answer to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
+    writer.write(request.encode())
+    async with asyncio.timeout(7):
+        line = await reader.readline()
+    writer.transport.abort()
+    return line.decode()
+
+
+def handshake(*headers: str, path: str = CONTROL_PATH) -> str:
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",
+        *headers,
+    ]
+    return "\r\n".join(lines) + "\r\n\r\n"
+
+
+async def opened(door: Port, client, kind: Kind = Kind.SERIAL):
+    door.node.grant()
+    return await ask(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind=str(kind))
+
+
+# -- who may knock -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "null", "https://console.example.evil", "HTTPS://CONSOLE.EXAMPLE", "https://console.example/"],
+)
+async def test_a_foreign_page_is_refused(door: Port, origin: str):
+    assert await status(door, CONTROL_PATH, SUBPROTOCOL, origin=origin) == 403
+
+
+@pytest.mark.parametrize("origin", [None, ORIGIN])
+async def test_a_program_and_our_own_page_are_not(door: Port, origin: str | None):
+    assert await status(door, CONTROL_PATH, SUBPROTOCOL, origin=origin) == 101
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Host: evil.example",),
+        ("Host: 127.0.0.1.evil.example",),
+        ("Host: 127.0.0.1@evil.example",),
+        ("Host: 127.0.0.1:1:2",),
+        ("Host: 127.0.0.1", "Host: evil.example"),
+        ("Host: ",),
+        (),
+        ("Host: 127.0.0.1", "Origin: https://console.example", "Origin: https://evil.example"),
+        ("Host: evil.example", "X-Forwarded-Host: 127.0.0.1"),
+    ],
+)
+async def test_a_poisoned_host_or_origin_is_refused(door: Port, headers: tuple[str, ...]):
+    assert "101" not in await raw(door, handshake(*headers))
+
+
+async def test_the_plain_handshake_of_these_tests_is_taken(door: Port):
+    assert "101" in await raw(door, handshake("Host: 127.0.0.1"))
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/control/", "/v1/control?x=1", "/v1/control%2f", "//v1/control", "/V1/control", "/v1"])
+async def test_another_path_is_not_found(door: Port, path: str):
+    assert await status(door, path, SUBPROTOCOL) == 404
+
+
+async def test_control_needs_its_subprotocol(door: Port):
+    async with door.socket(CONTROL_PATH, "eva.control.v2") as client:
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code == 1002
+
+
+async def test_no_sentence_is_given_to_who_is_refused(door: Port):
+    with pytest.raises(InvalidStatus) as caught:
+        async with door.control(origin="null"):
+            pass
+    assert caught.value.response.body == b"\n"
+
+
+# -- tickets -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_ticket_opens_its_console(door: Port):
+    async with door.signed_in() as client, door.console(await opened(door, client)) as console:
+        await notice(console, Mark.ATTACHED)
+
+
+async def test_a_ticket_works_once(door: Port):
+    async with door.signed_in() as client:
+        found = await opened(door, client)
+        async with door.console(found):
+            with pytest.raises(InvalidStatus):
+                await door.console(found)
+
+
+async def test_of_a_hundred_at_once_one_gets_in(door: Port):
+    async with door.signed_in() as client:
+        found = await opened(door, client)
+        results = await asyncio.gather(*(door.console(found) for _ in range(100)), return_exceptions=True)
+        connected = [r for r in results if not isinstance(r, BaseException)]
+        assert len(connected) == 1
+        assert {type(r) for r in results if isinstance(r, BaseException)} == {InvalidStatus}
+        await connected[0].close()
+
+
+async def test_a_ticket_is_for_its_address(door: Port):
+    async with door.signed_in() as client:
+        found = await opened(door, client)
+        with pytest.raises((InvalidStatus, OSError)):
+            await door.console(found, source="127.0.0.2")
+        with pytest.raises(InvalidStatus):  # it has leaked, and is void
+            await door.console(found)
+
+
+async def test_a_ticket_is_for_its_kind(door: Port):
+    async with door.signed_in() as client:
+        with pytest.raises(InvalidStatus):
+            await door.console(await opened(door, client), GRAPHICS_SUBPROTOCOL)
+
+
+async def test_a_ticket_lapses(door: Port):
+    async with door.signed_in() as client:
+        found = await opened(door, client)
+        door.node.clock.run(30)
+        with pytest.raises(InvalidStatus):
+            await door.console(found)
+
+
+@pytest.mark.parametrize(
+    "offer", [(SERIAL_SUBPROTOCOL,), (), (SERIAL_SUBPROTOCOL, "eva.ticket."), (SERIAL_SUBPROTOCOL, "eva.ticket.x")]
+)
+async def test_no_console_without_a_ticket(door: Port, offer: tuple[str, ...]):
+    assert await status(door, CONSOLE_PATH, *offer) == 403
+
+
+async def test_a_ticket_of_a_session_that_has_ended(door: Port):
+    async with door.signed_in() as client:
+        found = await opened(door, client)
+        door.node.sessions.leave(str(found["session"]), next(iter(door.node.sessions._live.values())).session.operator)
+        with pytest.raises(InvalidStatus):
+            await door.console(found)
+
+
+# -- what an unknown peer costs ------------------------------------------------------------------------------------------
+
+
+async def gone(reader: asyncio.StreamReader) -> float:
+    """Seconds until the node lets go."""
+    began = time.monotonic()
+    async with asyncio.timeout(8):
+        try:
+            while await reader.read(65536):
+                pass
+        except (ConnectionError, ssl.SSLError):
+            pass
+    return time.monotonic() - began
+
+
+async def test_a_peer_that_says_nothing_has_five_seconds_in_every_state(door: Port):
+    plain, _w1 = await asyncio.open_connection("127.0.0.1", door.number)
+    silent, _w2 = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
+    half, writer = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
+    writer.write(b"GET /v1/control HTTP/1.1\r\nHost: ")
+    async with door.control() as client:
+        mute = asyncio.ensure_future(client.wait_closed())
+        times = await asyncio.gather(gone(plain), gone(silent), gone(half))
+        async with asyncio.timeout(3):
+            await mute
+        assert client.close_code == 1008
+    assert max(times) < 6.5
+
+
+async def test_a_long_request_is_cut_off(door: Port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
+    writer.write(b"GET /v1/control HTTP/1.1\r\n" + b"X: " + b"y" * 100_000)
+    assert await gone(reader) < 4
+
+
+async def test_65_kib_before_sign_in_end_it(door: Port):
+    async with door.control() as client:
+        await client.send("x" * 65 * 1024)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code in (1003, 1009)
+
+
+async def seats_left(door: Port, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(door.listener._lobby) != count:
+            await asyncio.sleep(0.01)
+
+
+async def test_those_who_have_not_asked_are_counted_too(door: Port):
+    """One address takes no more places than it may, whether its connections say nothing or stop in their request."""
+    peers = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(MAX_WAITING_EACH)]
+    peers[0][1].write(b"GET /v1/con")
+    await seats_left(door, MAX_WAITING_EACH)
+    reader, _ = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
+    assert await gone(reader) < 2
+    assert door.refusals()["lobby"] == 1
+    async with door.control(source="127.0.0.2"):
+        await seats_left(door, MAX_WAITING_EACH + 1)
+    for _, writer in peers:
+        writer.transport.abort()
+    await seats_left(door, 0)
+
+
+async def test_a_seat_is_left_at_sign_in(door: Port):
+    async with door.signed_in():
+        await seats_left(door, 0)
+
+
+async def test_a_seat_is_left_by_who_is_refused(door: Port):
+    assert await status(door, "/", SUBPROTOCOL) == 404
+    await seats_left(door, 0)
+
+
+async def test_consoles_of_one_who_is_signed_in_take_no_seat(door: Port):
+    async with door.signed_in():
+        peers = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(MAX_WAITING_EACH + 4)]
+        peers[-1][1].write(handshake("Host: evil").encode())
+        assert b"403" in await peers[-1][0].readline()
+        assert len(door.listener._lobby) == 0
+        for _, writer in peers:
+            writer.transport.abort()
+
+
+async def test_a_reset_before_the_first_byte_leaves_nothing(door: Port):
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", door.number)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    assert await status(door, CONTROL_PATH, SUBPROTOCOL) == 101
+    await seats_left(door, 0)
+    assert door.listener._arrivals == {}
