@@ -76,13 +76,10 @@ def keygen(of: Settings) -> None:
     made = (of.key, of.state, of.audit)
     there = [path for path in made if path.exists()]
     if not there:
-        of.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private = Ed25519PrivateKey.generate()
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        of.key.touch(mode=0o600)
-        of.key.write_bytes(pem)
-        State.create(of.state, of.node)
-        AuditLog.create(of.audit)
+        try:
+            _make_node(of)
+        except OSError as error:
+            raise click.ClickException(f"no new node can be made: {error}") from None
     elif len(there) < len(made):
         missing = ", ".join(str(path) for path in made if path not in there)
         raise click.ClickException(
@@ -94,6 +91,16 @@ def keygen(of: Settings) -> None:
     except CannotStart as error:
         raise click.ClickException(str(error)) from None
     click.echo(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(), nl=False)
+
+
+def _make_node(of: Settings) -> None:
+    of.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    of.key.touch(mode=0o600)
+    of.key.write_bytes(pem)
+    State.create(of.state, of.node)
+    AuditLog.create(of.audit)
 
 
 @main.command("check-config")

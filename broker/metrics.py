@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from eva.consent import Kind
+from eva.control import Refusal
 from eva.ending import Ending
+from eva.ledger import Reject
+from eva.token import Fault, Typ
 
+HANDSHAKES = ("path", "host", "origin", "ticket", "lobby")  # what a handshake is refused for
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -41,9 +47,17 @@ class Metrics:
         self.consents = Gauge("eva_consents_standing", "Consents in force", registry=registry)
         self.consents_refused = Counter("eva_consents_refused", "Well signed consents refused", ["why"], registry=registry)
         self.hosts_up = Gauge("eva_hosts_up", "Hypervisor hosts whose inventory is known", registry=registry)
+        self.hosts = Gauge("eva_hosts", "Hypervisor hosts in the settings", registry=registry)
         self.tcp_displays = Gauge("eva_domains_with_tcp_display", "Domains whose display listens on TCP", registry=registry)
         self.loop_lag = Gauge("eva_loop_lag_seconds", "How late the daemon's own clock tick was last", registry=registry)
         self.disk_wait = Gauge("eva_disk_wait_seconds", "Age of the oldest write that waits for the disk", registry=registry)
+        # a counter that starts with its first event hides that event from Prometheus' increase()
+        for refusal in (*Refusal, *HANDSHAKES):
+            self.refused.labels(refusal)
+        for typ, fault in itertools.product(Typ, Fault):
+            self.tokens.labels(typ, fault)
+        for reject in Reject:
+            self.consents_refused.labels(reject)
         for kind in Kind:
             self.sessions.labels(kind)
             for ending in Ending:

@@ -362,6 +362,7 @@ class Node:
         now = self._clock.now()
         age = self.lease.age(now)
         self.metrics.lease_age.set(-1 if age is None else age)
+        self.metrics.hosts.set(len(self._settings.hosts))
         self.metrics.hosts_up.set(sum(self._watch.host_up(host.name) for host in self._settings.hosts))
         self.metrics.tcp_displays.set(sum(vm.tcp_display for vm in self.inventory.vms))
         self.metrics.consents.set(len(self.consents.ledger.standing(now)))

@@ -198,7 +198,7 @@ class State:
             if (verdict := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
                 raise BadState(path, f"it is damaged: {verdict}")
             owner = connection.execute("SELECT value FROM meta WHERE key = 'node'").fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged schema is quoted in errors, as it is
             raise BadState(path, f"it cannot be read: {error}") from error
         if owner != (node,):
             raise BadState(path, f"it belongs to {owner[0] if owner else 'nobody'}, not to {node}")

@@ -378,7 +378,7 @@ class Core:
     ) -> Session:
         return await self.sessions.open(Wish(vm_id(vm), kind, access), operator, News())
 
-    def live(self, session: Session):  # noqa: ANN201 - broker.sessions.Live
+    def live(self, session: Session):
         return self.sessions._live[session.id]
 
     @asynccontextmanager

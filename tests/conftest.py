@@ -95,6 +95,16 @@ def vm(libvirt_host: LibvirtHost, _vms: list[Guest]) -> Guest:
     return _vms[0]
 
 
+@pytest.fixture
+def mortal(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    """Give one that a test may take away, and that need not have booted for it."""
+    libvirt_host.revive()
+    name = f"vm-{uuid4().hex[:8]}"
+    guest = libvirt_host.start_guest(name, resource_id=resource_id_of(name), wait=False)
+    yield guest
+    guest.discard()
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Give a certification authority for the run."""

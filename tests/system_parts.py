@@ -42,6 +42,7 @@ from eva.control import (
     Method,
     Notice,
     Opened,
+    Refusal,
     Refused,
     Request,
     decode_from_node,
@@ -124,6 +125,18 @@ async def granted(
     }
     found = await tell_provider(cloud, "/grant", wish)
     return Grant(found["consent_id"], resource_id, found["expires_at"])
+
+
+async def consented(cloud: Cloud, vm: Guest | str) -> Grant:
+    """A consent, once the node has heard of the VM, and of what a test before did to another."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await granted(cloud, vm)
+        except AssertionError as error:
+            if time.monotonic() > deadline or ("vm-unknown" not in str(error) and "vm-ambiguous" not in str(error)):
+                raise
+            await asyncio.sleep(LOOK)
 
 
 async def revoked(cloud: Cloud, grant: Grant, *, confirmed: bool = True) -> Cut:
@@ -399,6 +412,20 @@ async def signed_in(
         yield operator
     finally:
         await operator.close()
+
+
+async def until_refused(alice: Operator, resource_id: str | None, refusal: Refusal = Refusal.NO_CONSENT) -> None:
+    """The node hears of it a moment later than we."""
+    found = None
+    for _ in range(100):
+        try:
+            await alice.open(resource_id, "graphics")
+        except Refused as error:
+            found = error.refusal
+        if found is refusal:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"it is {found or 'admitted'}")
 
 
 @contextlib.asynccontextmanager

@@ -81,8 +81,9 @@ class Broker(RuleBasedStateMachine):
     facts = Bundle("facts")
     questions = Bundle("questions")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(target=consents, seconds=st.sampled_from([1, 5, 3600, MAX_SECONDS]))
+    def begin(self, seconds: int) -> Consent:
+        """A new node with one consent, a fresh lease and an operator at the console: most that can go wrong begins here."""
         self.clock = HandClock()
         self.disk = LateDisk()
         self.runs = itertools.count(1)
@@ -101,11 +102,14 @@ class Broker(RuleBasedStateMachine):
         self.fresh: tuple[int, int] | None = None  # when the newest lease that counts was asked for; its seq
         self.waiting_lease: list[tuple[Question, int]] = []
         self.start()
+        first = replace(consent(seconds, vm="a"), kid=SIGNER.key.kid)
+        self.come_to(first)
+        return first
 
     def start(self) -> None:
         self.run_number = next(self.runs)
         self.lease = LeaseState(Limits())
-        outbox = Outbox(NODE, KEYS, lambda n: bytes(n))
+        outbox = Outbox(NODE, KEYS, bytes)
         public = SIGNER.root.private.public_key()
         self.node = Consents(
             NODE,
@@ -185,7 +189,10 @@ class Broker(RuleBasedStateMachine):
 
     @rule(one=consents)
     def grant(self, one: Consent) -> None:
-        """Delivered, for the first time or again."""
+        self.deliver(one)
+
+    def deliver(self, one: Consent) -> None:
+        """For the first time or again."""
         known = one.jti in self.accepted or self.covered(one)
         self.node.take_consent(SIGNER.letter(one))
         if known:
@@ -220,6 +227,9 @@ class Broker(RuleBasedStateMachine):
 
     @rule(target=questions)
     def ask(self) -> Question:
+        return self.question()
+
+    def question(self) -> Question:
         question = Question(jti(), self.clock.boot, self.node.seq_on_disk, self.run_number)
         self.lease.ask(question.nonce, self.clock.now())
         self.asked[question.nonce] = question
@@ -229,6 +239,9 @@ class Broker(RuleBasedStateMachine):
 
     @rule(question=questions, page=st.sampled_from([1, 64]))
     def answer(self, question: Question, page: int) -> None:
+        self.take_answer(question, page)
+
+    def take_answer(self, question: Question, page: int) -> None:
         """The provider's answer, at once or late, the first or a replay; it carries what came after the seq asked with."""
         lease = Lease(NODE, question.nonce, len(self.revocations), 0, START)
         more = self.revocations[question.seq : question.seq + page]
@@ -250,6 +263,20 @@ class Broker(RuleBasedStateMachine):
 
     @rule()
     def disk_catches_up(self) -> None:
+        self.write()
+
+    @rule(one=consents)
+    def operator_comes(self, one: Consent) -> None:
+        self.come_to(one)
+
+    def come_to(self, one: Consent) -> None:
+        """All goes as it should: delivered, a lease at once, all on disk, and the console asked for."""
+        self.deliver(one)
+        self.take_answer(self.question(), 64)
+        self.write()
+        self.try_to_open(one)
+
+    def write(self) -> None:
         self.disk.write()
         for question, _ in self.waiting_lease:
             self.asked.pop(question.nonce, None)
@@ -257,6 +284,9 @@ class Broker(RuleBasedStateMachine):
 
     @rule(one=consents)
     def open_console(self, one: Consent) -> None:
+        self.try_to_open(one)
+
+    def try_to_open(self, one: Consent) -> None:
         """An operator comes: admitted exactly if the model would."""
         now = self.clock.now()
         found = {a.consent.jti: a for a in self.node.ledger.standing(now)}.get(one.jti)
@@ -317,8 +347,7 @@ class Broker(RuleBasedStateMachine):
         self.noted = self.seen
         if reboot:
             self.clock.boot, self.boot_id = 5 * NS, f"boot{self.run_number}"
-        if self.clock.wall < self.seen:
-            self.clock.wall = self.seen  # a node whose clock is behind does not start
+        self.clock.wall = max(self.clock.wall, self.seen)  # a node whose clock is behind does not start
         self.start()
         old = self.accepted
         self.accepted = {}

@@ -71,7 +71,7 @@ FIRES = {
     "EvaLeaseByHttps": 'eva_lease_requests_total{path="https"} 0+2x180',
     "EvaAuditFailed": 'eva_sessions_ended_total{kind="serial",reason="audit-failed"} 0x170 1x10',
     "EvaDiskSlow": "eva_disk_wait_seconds 0x175 2x5",
-    "EvaHostDown": "eva_hosts_up 2x150 1x30",
+    "EvaHostDown": "eva_hosts 2x180; eva_hosts_up 1x180",
     "EvaLoopLate": "eva_loop_lag_seconds 0x100 0.9x80",
     "EvaTcpDisplay": "eva_domains_with_tcp_display 1x180",
     "EvaSignInsRefused": 'eva_requests_refused_total{reason="wrong-credentials"} 0+1x180',
@@ -107,12 +107,12 @@ def slow(metric: str, bound: str, slow_one: str) -> list[str]:
 
 def test_each_alert_fires_on_what_it_is_for_and_not_on_less(tmp_path: Path) -> None:
     assert {*FIRES, *SLOW} == alerts().keys()
-    tests = [rule_test([series], alert, True) for alert, series in FIRES.items()]
+    tests = [rule_test(series.split("; "), alert, True) for alert, series in FIRES.items()]
     for alert, (metric, bound) in SLOW.items():
         tests.append(rule_test(slow(metric, bound, "5x180"), alert, True))
         tests.append(rule_test(slow(metric, bound, "5x170 6x10"), alert, False))
     tests.append(rule_test(["eva_lease_age_seconds 4x180"], "EvaLeaseOld", False))
-    tests.append(rule_test(["eva_hosts_up 2x180"], "EvaHostDown", False))
+    tests.append(rule_test(["eva_hosts 2x180", "eva_hosts_up 2x180"], "EvaHostDown", False))
     path = tmp_path / "rules.yml"
     rules = {"rule_files": [str(CONFIG / "alerts.yml")], "evaluation_interval": "5s", "tests": tests}
     path.write_text(yaml.safe_dump(rules))

@@ -10,7 +10,7 @@ import pytest
 
 from eva.control import Mark, Refusal, Refused
 from lab.cloud import Cloud
-from lab.libvirt_host import Guest
+from lab.libvirt_host import Guest, LibvirtHost
 from lab.ports import free_port
 from tests.system_parts import NODE, SLACK, Console, calm, count_in, doing, end_of, granted, signed_in, typing, well
 
@@ -90,9 +90,15 @@ async def noting(vm: Guest, after: int, arrived: list[float]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_stopped_provider_holds_input_then_cuts(vm: Guest) -> None:
-    with quick_cloud(vm, 5, 7) as cloud:
-        await lose_both(cloud, vm, 5, 7, mosquitto=False)
+@pytest.fixture(scope="module")
+def own_cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
+    """Give a cloud whose leases are as short as they may be."""
+    with Cloud({"host1": libvirt_host.uri}, limits=limits(5, 7)) as cloud:
+        yield cloud
+
+
+async def test_a_stopped_provider_holds_input_then_cuts(own_cloud: Cloud, vm: Guest) -> None:
+    await lose_both(own_cloud, vm, 5, 7, mosquitto=False)
 
 
 @pytest.mark.faults
@@ -120,28 +126,32 @@ async def nothing_ends(cloud: Cloud, vm: Guest, seconds: float) -> None:
         await other.shows(b"R\r\n")
 
 
-async def one_way_gone(vm: Guest, seconds: float) -> None:
-    with quick_cloud(vm, 5, 7) as cloud:
-        await well(cloud)
-        await granted(cloud, vm)
-        cloud.mosquitto.kill()
-        await nothing_ends(cloud, vm, seconds)
-        cloud.mosquitto.start()
-        # now the other way alone: nobody answers at the port that the node asks by HTTPS
-        node = cloud.nodes[NODE]
-        node.program.stop()
-        await asyncio.to_thread(calm, vm)
-        text = node.settings.read_text()
-        node.settings.write_text(text.replace(f"https://localhost:{cloud.lease_port}", f"https://localhost:{free_port()}"))
+async def one_way_gone(cloud: Cloud, vm: Guest, seconds: float) -> None:
+    await well(cloud)
+    await granted(cloud, vm)
+    cloud.mosquitto.kill()
+    await nothing_ends(cloud, vm, seconds)
+    cloud.mosquitto.start()
+    # now the other way alone: nobody answers at the port that the node asks by HTTPS
+    node = cloud.nodes[NODE]
+    node.program.stop()
+    await asyncio.to_thread(calm, vm)
+    text = node.settings.read_text()
+    node.settings.write_text(text.replace(f"https://localhost:{cloud.lease_port}", f"https://localhost:{free_port()}"))
+    try:
         node.start()
         await well(cloud)
         await nothing_ends(cloud, vm, seconds)
+    finally:
+        node.program.stop()
+        node.settings.write_text(text)
+        node.start()
 
 
-async def test_one_way_alone_ends_nothing(vm: Guest) -> None:
-    await one_way_gone(vm, 8.0)
+async def test_one_way_alone_ends_nothing(own_cloud: Cloud, vm: Guest) -> None:
+    await one_way_gone(own_cloud, vm, 8.0)
 
 
 @pytest.mark.faults
-async def test_one_way_alone_ends_nothing_for_long(vm: Guest) -> None:
-    await one_way_gone(vm, 20.0)
+async def test_one_way_alone_ends_nothing_for_long(own_cloud: Cloud, vm: Guest) -> None:
+    await one_way_gone(own_cloud, vm, 20.0)

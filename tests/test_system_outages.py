@@ -20,6 +20,7 @@ from tests.system_parts import (
     Console,
     Grant,
     audit_of,
+    consented,
     ends,
     family,
     granted,
@@ -31,6 +32,7 @@ from tests.system_parts import (
     signed_in,
     tell_provider,
     until,
+    until_refused,
     well,
 )
 
@@ -197,6 +199,22 @@ async def killed_somewhere(cloud: Cloud, vm: Guest, rounds: int, seed: int) -> N
     assert "chain valid" in cloud.node_command(NODE, "verify-audit")
 
 
+async def test_one_re_created_while_the_node_is_down_is_another_vm(own_cloud: Cloud, mortal: Guest) -> None:
+    await well(own_cloud)
+    await consented(own_cloud, mortal)
+    own_cloud.nodes[NODE].program.stop()
+    mortal.destroy()
+    mortal.undefine()
+    again = mortal.host.start_guest(mortal.name, resource_id=mortal.resource_id, wait=False)
+    try:
+        own_cloud.nodes[NODE].start()
+        await well(own_cloud)
+        async with signed_in(own_cloud) as alice:
+            await until_refused(alice, mortal.resource_id)
+    finally:
+        again.discard()
+
+
 def cloud_consents(cloud: Cloud) -> dict[str, bool]:
     """Whether each consent stands, by the node's own books."""
     lines = cloud.node_command(NODE, "consents").splitlines()
@@ -223,7 +241,7 @@ async def live_through(
 
 @pytest.mark.timeout(300)
 async def test_a_broker_killed_anywhere_loses_nothing_that_it_acknowledged(own_cloud: Cloud, vm: Guest) -> None:
-    await killed_somewhere(own_cloud, vm, 6, random.SystemRandom().randrange(2**32))
+    await killed_somewhere(own_cloud, vm, 3, random.SystemRandom().randrange(2**32))
 
 
 @pytest.mark.faults

@@ -147,7 +147,7 @@ def vm_typed(cloud: Cloud, vm: Guest) -> bytes:
 
 @pytest.mark.timeout(180)
 async def test_nothing_is_lost_or_doubled_over_drops(ready: Cloud, vm: Guest) -> None:
-    await dropped_often(ready, vm, 1500, 12, random.SystemRandom().randrange(2**32))
+    await dropped_often(ready, vm, 700, 8, random.SystemRandom().randrange(2**32))
 
 
 @pytest.mark.faults

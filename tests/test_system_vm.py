@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Iterator
-from uuid import uuid4
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -15,29 +13,18 @@ from lab.domain import domain_xml
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.conftest import resource_id_of
 from tests.system_parts import (
-    LOOK,
     NODE,
-    PATIENCE,
-    Grant,
     Operator,
+    consented,
     end_of,
     granted,
     revoked,
     signed_in,
     tell_provider,
     until,
+    until_refused,
     well,
 )
-
-
-@pytest.fixture
-def mortal(libvirt_host: LibvirtHost) -> Iterator[Guest]:
-    """Give one that a test may take away, and that need not have booted for it."""
-    libvirt_host.revive()
-    name = f"vm-{uuid4().hex[:8]}"
-    guest = libvirt_host.start_guest(name, resource_id=resource_id_of(name), wait=False)
-    yield guest
-    guest.discard()
 
 
 @pytest.fixture
@@ -47,18 +34,6 @@ async def ready(cloud: Cloud, vm: Guest) -> AsyncIterator[Cloud]:
     yield cloud
     with contextlib.suppress(AssertionError):  # none was left
         await tell_provider(cloud, "/revoke", {"resource_id": vm.resource_id})
-
-
-async def consented(cloud: Cloud, vm: Guest | str) -> Grant:
-    """A consent, once the node has heard of the VM, and of what a test before did to another."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return await granted(cloud, vm)
-        except AssertionError as error:
-            if time.monotonic() > deadline or ("vm-unknown" not in str(error) and "vm-ambiguous" not in str(error)):
-                raise
-            await asyncio.sleep(LOOK)
 
 
 async def assert_refused(alice: Operator, vm: Guest, refusal: Refusal) -> None:
@@ -112,20 +87,6 @@ def stands(cloud: Cloud, fate: str) -> str:
     return "\n".join(line for line in cloud.node_command(NODE, "consents").splitlines() if fate in line)
 
 
-async def until_refused(alice: Operator, resource_id: str | None, refusal: Refusal = Refusal.NO_CONSENT) -> None:
-    """The node hears of it a moment later than we."""
-    found = None
-    for _ in range(100):
-        try:
-            await alice.open(resource_id, "graphics")
-        except Refused as error:
-            found = error.refusal
-        if found is refusal:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"it is {found or 'admitted'}")
-
-
 @pytest.mark.parametrize("same_uuid", [True, False], ids=["same UUID", "another UUID"])
 async def test_a_vm_re_created_under_the_same_name_is_another_vm(ready: Cloud, mortal: Guest, same_uuid: bool) -> None:
     await consented(ready, mortal)
@@ -142,23 +103,6 @@ async def test_a_vm_re_created_under_the_same_name_is_another_vm(ready: Cloud, m
             await consented(ready, mortal)
             console = await alice.console(mortal.resource_id)
             await console.wait(lambda: console.marks, "that it is attached")
-        finally:
-            again.discard()
-
-
-async def test_one_re_created_while_the_node_is_down_is_another_vm(libvirt_host: LibvirtHost, mortal: Guest) -> None:
-    with Cloud({"host1": libvirt_host.uri}) as own:
-        await well(own)
-        await consented(own, mortal)
-        own.nodes[NODE].program.stop()
-        mortal.destroy()
-        mortal.undefine()
-        again = mortal.host.start_guest(mortal.name, resource_id=mortal.resource_id, wait=False)
-        try:
-            own.nodes[NODE].start()
-            await well(own)
-            async with signed_in(own) as alice:
-                await until_refused(alice, mortal.resource_id)
         finally:
             again.discard()
 

@@ -1,0 +1,130 @@
+"""broker/settings.py, and the shipped example against it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from broker.lease import Limits
+from broker.settings import parse, read
+from eva.strict_yaml import BadSettings
+
+EXAMPLE = Path(__file__).parent.parent / "config" / "broker.yaml"
+LEAST = """
+node: AzS-ERCS01
+operators: {certificate: /c, key: /k, names: [ercs01]}
+mqtt: {host: localhost}
+provider: {url: "https://p.example:8443"}
+hosts: [{name: host1, uri: "qemu:///system"}]
+"""
+KNOBS = (
+    "node state_directory root_key users address port certificate key client_ca names origins host username password_file ca url "
+    "name uri lease_open_seconds lease_cut_seconds lease_every_seconds sessions"
+)
+
+
+def fault(text: str) -> BadSettings:
+    with pytest.raises(BadSettings) as caught:
+        parse(text, "broker.yaml")
+    return caught.value
+
+
+def test_the_least_is_enough():
+    settings = parse(LEAST, "x")
+    assert (settings.operators.port, settings.metrics.address, settings.lease, settings.most_sessions) == (
+        8443,
+        "127.0.0.1",
+        Limits(6, 15),
+        1000,
+    )
+
+
+def test_the_example_is_taken():
+    assert read(EXAMPLE).node == "AzS-ERCS01"
+
+
+def test_the_example_shows_the_defaults():
+    # what has no default stays; every other key is taken out, and nothing may change by it
+    must = {"node", "host", "ca", "certificate", "key", "client_ca", "names", "url", "uri"}
+    kept, section = [], ""
+    for line in EXAMPLE.read_text().splitlines():
+        found = re.match(r"( *)(?:- )?(\w+):(?: +([^ #].*))?$", line)
+        if found is None or line.lstrip().startswith("#"):
+            continue
+        if found[3] is None:
+            section = line
+        elif found[2] in must or line.lstrip().startswith("- "):
+            if section and found[1]:
+                kept.append(section)
+                section = ""
+            kept.append(line)
+    assert parse("\n".join(kept) + "\n", "x") == read(EXAMPLE)
+
+
+def test_the_example_names_every_knob():
+    example = EXAMPLE.read_text()
+    assert [knob for knob in KNOBS.split() if not re.search(rf"(?m)^[ #-]*{knob}:", example)] == []
+
+
+@pytest.mark.parametrize("key", ["node", "operators", "mqtt", "provider", "hosts"])
+def test_what_has_no_default_is_asked_for(key: str):
+    text = re.sub(rf"(?m)^{key}:.*\n", "", LEAST)
+    assert key in fault(text).key
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("limits: {sesions: 9}\n", "limits.sesions"),
+        ("limits: {lease_open_seconds: 4}\n", "limits.lease_open_seconds"),
+        ("limits: {lease_cut_seconds: 61}\n", "limits.lease_cut_seconds"),
+        ("limits: {lease_open_seconds: 20, lease_cut_seconds: 20}\n", "limits.lease_cut_seconds"),
+        ("limits: {lease_every_seconds: 6}\n", "limits.lease_every_seconds"),
+        ("users: users.yaml\n", "users"),
+        ("metrics: {address: here}\n", "metrics.address"),
+        ("more: 1\n", "more"),
+    ],
+)
+def test_what_is_wrong_says_its_key(text: str, key: str):
+    assert fault(LEAST + text).key == key
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("localhost", "mqtt.example", "mqtt.tls"),
+        ("https://p", "http://p", "provider.url"),
+        ("8443", "8443/x", "provider.url"),
+        ("[ercs01]", '["ERCS01"]', "operators.names"),
+        ("[ercs01]", "[]", "operators.names"),
+        ("[ercs01]", "[a], origins: [https://a.example/]", "operators.origins"),
+        ("[ercs01]", "[a], origins: ['null']", "operators.origins"),
+        ("AzS-ERCS01", "AzS/ERCS01", "node"),
+        ("qemu:///system", "qemu+ssh://host/system", "hosts"),
+        ("qemu:///system", "qemu+tcp://host/system", "hosts"),
+    ],
+)
+def test_what_would_be_unsafe_is_refused(before: str, after: str, key: str):
+    assert fault(LEAST.replace(before, after)).key.startswith(key)
+
+
+def test_a_host_twice():
+    assert "twice" in fault(LEAST.replace("hosts: [", 'hosts: [{name: host1, uri: "qemu:///session"}, ')).why
+
+
+def test_a_certificate_needs_its_key():
+    text = LEAST.replace("{host: localhost}", "{host: localhost, tls: {ca: /a, certificate: /c}}")
+    assert fault(text).key == "mqtt.tls.certificate"
+
+
+def test_a_key_twice_says_its_line():
+    assert fault(LEAST + "node: other\n").line == 7
+
+
+def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path):
+    path = tmp_path / "broker.yaml"
+    path.write_bytes(b"node: \xff\n")
+    with pytest.raises(BadSettings, match="not UTF-8"):
+        read(path)
