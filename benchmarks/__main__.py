@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from benchmarks.contenders import LIMIT, Contender
 from benchmarks.mass_cut import killed_relay
@@ -92,6 +93,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.7, help="of each sample")
     parser.add_argument("--measures", default=",".join(measure.name for measure in MEASURES), help="names, with commas")
     parser.add_argument("--sessions-cut", type=int, default=SESSIONS_CUT)
+    parser.add_argument("--results", type=Path, default=FOLDER / "results.json", help="where all samples go")
     return parser.parse_args(arguments)
 
 
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{options.rounds} rounds of {options.seconds:g} s; load average {before:.1f} before, {os.getloadavg()[0]:.1f} after\n")
     for line in lines(results, measures):
         print(line)
-    (FOLDER / "results.json").write_text(json.dumps(results.plain()))
+    options.results.write_text(json.dumps(results.plain()))
     return 0
 
 

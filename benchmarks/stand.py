@@ -47,10 +47,12 @@ def build() -> None:
         newest = max(path.stat().st_mtime for path in (source, SOURCES / "bench.h"))
         if program.exists() and program.stat().st_mtime > newest:
             continue
-        command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source), "-lssl", "-lcrypto"]
+        fresh = program.with_name(f"{name}-{os.getpid()}")  # another run may be using the old one, or building its own
+        command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(fresh), str(source), "-lssl", "-lcrypto"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BuildError(name, done.stderr)
+        fresh.replace(program)
 
 
 def certificate() -> Path:
@@ -70,7 +72,7 @@ def certificate() -> Path:
         .add_extension(address, critical=False)
         .sign(key, hashes.SHA256())
     )
-    path = FOLDER / "certificate.pem"
+    path = FOLDER / f"certificate-{os.getpid()}.pem"
     path.touch(mode=0o600)
     path.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -163,7 +165,9 @@ class Stand:
 def stand() -> Iterator[Stand]:
     build()
     with contextlib.ExitStack() as stack:
-        yield Stand(stack, certificate())
+        pem = certificate()
+        stack.callback(pem.unlink)
+        yield Stand(stack, pem)
 
 
 def load_command(port: int, arguments: Sequence[str], *, raw: bool, kind: str, tls: bool) -> list[str]:

@@ -39,6 +39,7 @@ PING_INTERVAL: Final = 20.0  # seconds; a peer silent for one to two of them is 
 HIGH_WATER: Final = 256 * 1024  # bytes unsent at which a connection is congested
 LOW_WATER: Final = 64 * 1024  # bytes unsent at which it is writable again
 MAX_UNSENT: Final = 1024 * 1024  # bytes unsent, by pongs that the peer asks for and never reads, that end a connection
+FRAMES_A_TURN: Final = 64  # frames of one operator walked before the loop serves others: one read can hold 36,000
 JOIN_BELOW: Final = 8 * 1024  # bytes of a frame that it is cheaper to copy once than to write from two places
 
 _FIN: Final = 0x80  # RFC 6455 5.2, first byte
@@ -118,6 +119,7 @@ class OperatorConnection(ServerConnection):
         self._reserved = False
         self._attached = False
         self._paused = False
+        self._releasing = False  # `_release` is due
         self._in_message = False  # between the first and the last fragment of a message
         self._rest = bytearray()  # read and not yet walked: a part of a frame, or frames that are held
         self._need = 0  # bytes, from the start of `_rest`, that the walk wants before it can go on
@@ -144,7 +146,7 @@ class OperatorConnection(ServerConnection):
             feed.operator_gone(self._departure)
         elif self.protocol.state is State.OPEN:
             self._feed = feed
-            self.loop.call_soon(self._release)
+            self._release_soon()
 
     def send_binary(self, *buffers: bytes | memoryview) -> None:
         """Send the buffers (of bytes), in order, as one binary frame; after the end, nothing.
@@ -169,7 +171,7 @@ class OperatorConnection(ServerConnection):
     def resume_operator(self) -> None:
         """Go on, from the next turn of the loop, with the frames that were held and then with the socket."""
         self._paused = False
-        self.loop.call_soon(self._release)
+        self._release_soon()
 
     def end(self, code: int, reason: str, grace: float = CLOSE_GRACE) -> None:
         """Let go of the feed, send a close frame and abort the transport after `grace` seconds, whatever the peer does.
@@ -227,11 +229,18 @@ class OperatorConnection(ServerConnection):
         """
         size = len(data)
         view = memoryview(data)
+        share = FRAMES_A_TURN
         while self.protocol.state is State.OPEN:
             left = size - at
             if left < 2:
                 self._need = 2
                 break
+            if share == 0:
+                self._need = 0
+                self.transport.pause_reading()
+                self._release_soon()
+                break
+            share -= 1
             first, second = data[at], data[at + 1]
             length = second & 0x7F
             body = at + 2 + _MASK_KEY
@@ -262,13 +271,20 @@ class OperatorConnection(ServerConnection):
         else:
             self._hand_over(view[at:])
 
+    def _release_soon(self) -> None:
+        """Release in the next turn of the loop; once, however many ask, so that no operator has more than one share of it."""
+        if not self._releasing:
+            self._releasing = True
+            self.loop.call_soon(self._release)
+
     def _release(self) -> None:
-        """Walk what was held; then read on."""
-        if self.protocol.state is not State.OPEN or self._paused or self._feed is None:
+        """Walk what was held, as far as may be; then read on."""
+        self._releasing = False
+        if self.protocol.state is not State.OPEN:
             return
         held, self._rest = self._rest, bytearray()
         self._walk(held, 0)
-        if not self._paused:
+        if not self._rest or self._need:  # nothing is held any more
             self.transport.resume_reading()
 
     def _hand_over(self, data: bytes | bytearray | memoryview) -> None:

@@ -35,6 +35,7 @@ PACKAGES = {
     "the MQTT broker": ("mosquitto",),
     "the tests of units, alerts and polkit rules": ("systemd", "prometheus", "polkitd"),
     "the virtual environment": ("python3-venv", "ca-certificates"),
+    "building the benchmark's load generator": ("libssl-dev",),
     "building libvirt-python": ("libvirt-dev", "pkg-config", "gcc", "libc6-dev", "python3-dev"),
 }
 

@@ -98,7 +98,7 @@ class Port:
             sample.labels["reason"]: sample.value
             for family in self.node.metrics.refused.collect()
             for sample in family.samples
-            if sample.name.endswith("_total")
+            if sample.name.endswith("_total") and sample.value
         }
 
     @asynccontextmanager

@@ -32,7 +32,7 @@ def refused_tokens(node: Core) -> dict[tuple[str, str], float]:
         (sample.labels["typ"], sample.labels["fault"]): sample.value
         for family in node.metrics.tokens.collect()
         for sample in family.samples
-        if sample.name.endswith("_total")
+        if sample.name.endswith("_total") and sample.value
     }
 
 

@@ -264,6 +264,21 @@ async def test_a_stream_byte_by_byte_is_the_same_stream() -> None:
         assert b"".join(console.payloads) == CARRIED + BLOCK
 
 
+async def test_a_read_full_of_small_frames_takes_many_turns_of_the_loop() -> None:
+    frames = [b"%04d" % number for number in range(1000)]
+    async with edge() as here, here.attached() as (_, connection, console):
+        connection.data_received(b"".join(masked(Opcode.BINARY, frame) for frame in frames))
+        taken = len(console.payloads)
+        assert taken == websocket.FRAMES_A_TURN
+        assert not connection.transport.is_reading()
+        while taken < len(frames):
+            await asyncio.sleep(0)
+            assert taken < len(console.payloads) <= taken + websocket.FRAMES_A_TURN
+            taken = len(console.payloads)
+        assert console.payloads == frames
+        assert connection.transport.is_reading()
+
+
 async def test_a_non_minimal_length_is_taken() -> None:
     async with edge() as here, here.raw() as (_, writer, _, console):
         writer.write(b"\x82\xff" + (2).to_bytes(8) + b"\0\0\0\0hi")

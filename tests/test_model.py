@@ -347,6 +347,7 @@ class Broker(RuleBasedStateMachine):
         self.noted = self.seen
         if reboot:
             self.clock.boot, self.boot_id = 5 * NS, f"boot{self.run_number}"
+        assert self.disk.state.load().wall_seen == self.seen
         self.clock.wall = max(self.clock.wall, self.seen)  # a node whose clock is behind does not start
         self.start()
         old = self.accepted

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -11,25 +13,18 @@ from websockets.exceptions import ConnectionClosed
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.rfb_bytes import request
+from tests.system_operator import NODE, Console, doing, pressed, shown, signed_in, type_on_screen, typing
 from tests.system_parts import (
-    NODE,
     SLACK,
-    Console,
     Grant,
     calm,
     count_in,
-    doing,
     end_of,
     granted,
     is_gone,
     listening,
-    pressed,
     revoked,
-    shown,
-    signed_in,
     tell_provider,
-    type_on_screen,
-    typing,
     until,
     well,
     workers,
@@ -139,7 +134,7 @@ async def test_each_release_of_held_input_is_256_bytes_more_and_is_counted(cloud
         assert count_in(vm, b"Q", after) <= end["stale_at_most"] == 2 * STALE
 
 
-async def test_a_hung_libvirtd_does_not_delay_it(cloud: Cloud, vm: Guest, grant: Grant) -> None:
+async def test_a_hung_libvirtd_and_a_hung_worker_do_not_delay_it(cloud: Cloud, vm: Guest, grant: Grant) -> None:
     async with signed_in(cloud) as alice:
         console = await alice.console(vm.resource_id)
         await listening(console)
@@ -149,6 +144,8 @@ async def test_a_hung_libvirtd_does_not_delay_it(cloud: Cloud, vm: Guest, grant:
             vm.host.freeze()
             try:
                 before = workers(cloud.nodes[NODE])
+                for pid in before:  # one that hangs cannot end by itself
+                    os.kill(pid, signal.SIGSTOP)
                 cut = await revoked(cloud, grant)
                 assert cut.cut_us is not None
                 assert cut.cut_us < PROMISE * 1e6

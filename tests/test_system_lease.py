@@ -12,7 +12,8 @@ from eva.control import Mark, Refusal, Refused
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.ports import free_port
-from tests.system_parts import NODE, SLACK, Console, calm, count_in, doing, end_of, granted, signed_in, typing, well
+from tests.system_operator import NODE, Console, doing, signed_in, typing
+from tests.system_parts import SLACK, calm, count_in, end_of, granted, revoked, well
 
 EVERY = 2.0  # seconds between two asks
 TICK = 0.2  # seconds between two looks of the node at the lease
@@ -72,6 +73,8 @@ async def lose_both(cloud: Cloud, vm: Guest, open_s: float, cut_s: float, *, mos
         await well(cloud)
         again = await alice.console(grant.resource_id)
         assert b"6" in await calmed_ask(again)
+        # or the session would wait for its operator to come back, and hold the console meanwhile
+        await revoked(cloud, grant)
 
 
 async def calmed_ask(console: Console) -> bytes:

@@ -15,21 +15,8 @@ from eva.control import Method
 from lab.cloud import Cloud
 from lab.guest_image import ROOT
 from lab.libvirt_host import Guest, LibvirtHost
-from tests.system_parts import (
-    LOOK,
-    NODE,
-    Operator,
-    descriptors,
-    ends,
-    family,
-    granted,
-    name_of,
-    signed_in,
-    tell_provider,
-    threads,
-    until,
-    well,
-)
+from tests.system_operator import NODE, Operator, signed_in
+from tests.system_parts import LOOK, descriptors, ends, family, granted, name_of, tell_provider, threads, until, well
 from tests.test_lab import tcp_listeners
 
 

@@ -28,7 +28,8 @@ from eva.wire import (
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.conftest import resource_id_of
-from tests.system_parts import LOOK, NODE, measured, publish_as_provider, signed_in, speaking, well
+from tests.system_operator import NODE, signed_in
+from tests.system_parts import LOOK, measured, publish_as_provider, speaking, well
 
 OTHER = "AzS-ERCS02"
 STRANGER = "AzS-ERCS66"

@@ -15,9 +15,8 @@ from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from provider.books import Books
 from provider.store import Store
+from tests.system_operator import NODE, Console, signed_in, until_refused
 from tests.system_parts import (
-    NODE,
-    Console,
     Grant,
     audit_of,
     consented,
@@ -29,10 +28,8 @@ from tests.system_parts import (
     provider_has_mqtt,
     publish_as_provider,
     revoked,
-    signed_in,
     tell_provider,
     until,
-    until_refused,
     well,
 )
 

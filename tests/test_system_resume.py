@@ -13,21 +13,8 @@ from eva.audit import Event as Audited
 from eva.control import Opened, Refusal, Refused
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
-from tests.system_parts import (
-    NODE,
-    Console,
-    Operator,
-    Wire,
-    audit_of,
-    calm,
-    end_of,
-    granted,
-    revoked,
-    signed_in,
-    tell_provider,
-    until,
-    well,
-)
+from tests.system_operator import NODE, Console, Operator, signed_in
+from tests.system_parts import Wire, audit_of, calm, end_of, granted, revoked, tell_provider, until, well
 
 
 @pytest.fixture

@@ -13,22 +13,8 @@ from eva.control import Event, Method, Refusal, Refused
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.rfb_bytes import extended_key, pointer, request
-from tests.system_parts import (
-    NODE,
-    Console,
-    count_in,
-    end_of,
-    granted,
-    measured,
-    pressed,
-    shown,
-    signed_in,
-    tell_provider,
-    type_on_screen,
-    until,
-    well,
-    workers,
-)
+from tests.system_operator import NODE, Console, pressed, shown, signed_in, type_on_screen
+from tests.system_parts import count_in, end_of, granted, measured, tell_provider, until, well, workers
 
 
 @pytest.fixture

@@ -20,11 +20,9 @@ from eva.audit import Event as Audited
 from eva.control import Refused
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
+from tests.system_operator import NODE, Console, Operator, signed_in
 from tests.system_parts import (
-    NODE,
-    Console,
     Grant,
-    Operator,
     audit_of,
     count_in,
     ends,
@@ -32,7 +30,6 @@ from tests.system_parts import (
     measured,
     provider_has_mqtt,
     revoked,
-    signed_in,
     tell_provider,
     until,
     well,

@@ -12,19 +12,8 @@ from lab.cloud import Cloud
 from lab.domain import domain_xml
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.conftest import resource_id_of
-from tests.system_parts import (
-    NODE,
-    Operator,
-    consented,
-    end_of,
-    granted,
-    revoked,
-    signed_in,
-    tell_provider,
-    until,
-    until_refused,
-    well,
-)
+from tests.system_operator import NODE, Operator, signed_in, until_refused
+from tests.system_parts import consented, end_of, granted, revoked, tell_provider, until, well
 
 
 @pytest.fixture
