@@ -14,10 +14,10 @@ import sys
 
 import uvloop
 
-from broker import websocket
+from broker import graphics_console, websocket
 from broker.websocket import Departure, OperatorConnection
 
-CHUNK = int(os.environ.get("EVA_BENCH_CHUNK", str(64 * 1024)))  # bytes read of the console in one turn of the loop
+CHUNK = int(os.environ.get("EVA_BENCH_CHUNK", str(graphics_console.CHUNK)))  # bytes read of the console in one turn of the loop
 if "EVA_BENCH_HIGH" in os.environ:
     websocket.HIGH_WATER = int(os.environ["EVA_BENCH_HIGH"])  # type: ignore[misc]  # to try another
     websocket.LOW_WATER = websocket.HIGH_WATER // 4  # type: ignore[misc]  # to try another

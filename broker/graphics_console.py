@@ -25,7 +25,7 @@ from eva.consent import Access, Kind
 from eva.ending import Ending
 from hypervisor.dialer import Line
 
-CHUNK = 64 * 1024  # bytes read of the guest at a time: nobody holds the loop for longer
+CHUNK = 96 * 1024  # bytes read of the guest at a time: nobody holds the loop for longer (why not 64 or 128: docs/benchmarks.md)
 MAX_WAITING = 64  # operator messages that wait before the operator is no longer read
 LOOK_AGAIN = 0.002  # seconds until the kernel is asked again whether QEMU has taken what was written
 

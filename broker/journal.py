@@ -123,11 +123,9 @@ class Journal:
         try:
             # the audit first: a state that counts a record which is not there would look like a log cut short
             self._audit.append([entry for job in jobs for entry in job.entries])
-            statements = [statement for job in jobs for statement in job.change.statements]
-            if statements:
-                chains = self._audit.chains
-                anchor = Change().meta("audit_count", chains.count).meta("audit_head", chains.head)
-                self._state.write(statements + anchor.statements)
+            chains = self._audit.chains
+            anchor = Change().meta("audit_count", chains.count).meta("audit_head", chains.head)
+            self._state.write([statement for job in jobs for statement in job.change.statements] + anchor.statements)
         except (OSError, sqlite3.Error, ValueError) as error:
             return error
         return None

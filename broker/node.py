@@ -41,9 +41,10 @@ from broker.tickets import Tickets
 from broker.uplink import Uplink
 from eva import audit
 from eva.audit import Record
+from eva.consent import MAX_SECONDS
 from eva.ending import Ending
 from eva.instant import NS
-from eva.ledger import Pin
+from eva.ledger import KEEP_SECONDS, Ended, Pin
 from eva.resource_id import ResourceId
 from eva.strict_yaml import BadSettings
 from eva.token import BadToken, SigningKey
@@ -72,6 +73,7 @@ class Opened:
     loaded: Loaded
     audit: AuditLog
     open_sessions: tuple[Record, ...]  # START records without an END: a crash cut them
+    ended: tuple[Ended, ...]  # consents that the audit says are over
     torn: int  # bytes of a record that a crash left half written
 
 
@@ -80,7 +82,20 @@ def open_disk(settings: Settings) -> Opened:
     state = State.open(settings.state, settings.node)
     loaded = state.load()
     found = audit_log.read(settings.audit, loaded.audit_count, loaded.audit_head)
-    return Opened(state, loaded, AuditLog.open(settings.audit, found), unfinished(found.records), len(found.torn))
+    return Opened(
+        state, loaded, AuditLog.open(settings.audit, found), unfinished(found.records), ended(found.records), len(found.torn)
+    )
+
+
+def ended(records: Iterable[Record]) -> tuple[Ended, ...]:
+    """What ended by the audit. SQLite keeps no checksums: a row of the state that was lost shall not bring a consent back."""
+    found = []
+    for record in records:
+        if record.event in (audit.Event.CONSENT_ENDED, audit.Event.CONSENT_REFUSED):
+            word = str(record.facts.get("reason", Ending.CONSENT_REVOKED.word))
+            keep_until = record.at_ms // 1000 + MAX_SECONDS + KEEP_SECONDS
+            found.append(Ended(record.chain, Ending.of_word(word), keep_until))
+    return tuple(found)
 
 
 def unfinished(records: Iterable[Record]) -> tuple[Record, ...]:
@@ -163,6 +178,7 @@ class Node:
         self.consents.renewed = self.sessions.wake
         try:
             self.consents.restore(disk.loaded)
+            self.consents.ledger.end(disk.ended)
             safelist = Safelist.from_rows(disk.loaded.workstations, self._boot_id, now)
         except (BadToken, BadRow) as error:
             raise BadState(settings.state, f"what it holds does not verify: {error}") from error

@@ -252,16 +252,21 @@ def workers(node: Ercs) -> set[int]:
 
 
 def descriptors(pid: int) -> list[str]:
-    """What the open descriptors of a process lead to."""
-    found = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile
-            found.append(str(link.readlink()))
+    """What the open descriptors of a process lead to; none where it is gone."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found.append(str(link.readlink()))
     return sorted(found)
 
 
 def threads(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    """How many there are; none where it is gone."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return 0
 
 
 def is_gone(pid: int) -> bool:

@@ -101,16 +101,9 @@ async def test_nothing_of_the_console_is_open_anywhere_after_the_cut(ready: Clou
         await tell_provider(ready, "/revoke", {"resource_id": vm.resource_id})
         assert (await serial.ended(), await screen.ended()) == (4002, 4002)
         await until(
-            lambda: not any(added & set(descriptors_or_none(pid)) for pid in family(node.program.pid)),
+            lambda: not any(added & set(descriptors(pid)) for pid in family(node.program.pid)),
             "the end of every descriptor that the sessions had",
         )
-
-
-def descriptors_or_none(pid: int) -> list[str]:
-    try:
-        return descriptors(pid)
-    except OSError:
-        return []
 
 
 async def test_no_display_and_no_node_listens_but_where_the_settings_say(ready: Cloud, vm: Guest) -> None:
