@@ -46,6 +46,7 @@ from eva.control import (
     Refused,
     Request,
 )
+from eva.ending import Ending
 from eva.instant import NS
 from eva.members import BadMember, Json, Members
 
@@ -327,6 +328,7 @@ class ControlChannel:
         try:
             ticket = desk.tickets.issue(desk.randomness(32), session.id, account.name, self.address, now)
         except TicketsFull as error:
+            desk.sessions.end(session, Ending.OPERATOR_LEFT)  # nobody could come for it
             raise Refused(Refusal.TOO_MANY, str(error)) from error
         return Opened(
             session=session.id,

@@ -70,6 +70,7 @@ class Live:
     chord: asyncio.Task[None] | None = None
     counted: set[int] = field(default_factory=set)
     held_told: bool = False
+    stale: int = 0  # operator bytes that the guest may still receive, as the cut found it
 
     @property
     def id(self) -> str:
@@ -291,43 +292,58 @@ class Sessions:
         for session in sessions:
             live = self._live.get(session.id)
             if live is not None and live.lost is None:
+                # its keyboard is free for whoever dials anew meanwhile
+                live.stale = live.viewer.stale if live.viewer is not None else 0
+                self._keyboards[session.accepted.pin].let_go(session.id)
                 live.lost = asyncio.get_running_loop().call_later(LOST_GRACE, self.end, session, Ending.CONSOLE_LOST)
 
     def _end(self, lives: Iterable[Live], ending: Ending) -> int:
         """The cut: see the module for its order."""
         ended = [live for live in lives if live.gate.shut(ending)]
         for live in ended:
-            self._live.pop(live.id, None)
-            if live.chord is not None:
-                live.chord.cancel()
-            if live.lost is not None:
-                live.lost.cancel()
-        stale = {}
+            self._let_go(live)
+        self._cut_lines(ended)
         for live in ended:
-            if live.viewer is not None:
-                stale[live.id] = live.viewer.stale
-                live.viewer.release_keys()
+            self._close(live, ending)
         for live in ended:
-            if isinstance(live.viewer, GraphicsViewer):
-                live.viewer.cut()
-        gone = frozenset(live.id for live in ended)
-        for console in list(self._consoles.values()):
-            if console.viewers.keys() <= gone:
-                console.close()
-        for live in ended:
-            self._finish(live, ending, stale.get(live.id, 0))
+            self._book(live, ending)
         for pin in {live.session.accepted.pin for live in ended}:
             self._tidy(pin)
         return len(ended)
 
-    def _finish(self, live: Live, ending: Ending, stale: int) -> None:
-        session, viewer = live.session, live.viewer
-        session.take(Step.END, ending)
-        keyboard = self._keyboards.get(session.accepted.pin)
+    def _let_go(self, live: Live) -> None:
+        """Stops what is under way for the session, and lets go of its keys."""
+        self._live.pop(live.id, None)
+        if live.chord is not None:
+            live.chord.cancel()
+        if live.lost is not None:
+            live.lost.cancel()
+        if live.viewer is not None:
+            live.stale = max(live.stale, live.viewer.stale)
+            live.viewer.release_keys()
+
+    def _cut_lines(self, ended: Iterable[Live]) -> None:
+        """Cuts each line that no other session uses."""
+        for live in ended:
+            if isinstance(live.viewer, GraphicsViewer):
+                live.viewer.cut()
+        gone = frozenset(live.id for live in ended)
+        for console in self._consoles.values():
+            if console.viewers.keys() <= gone:
+                console.close()
+
+    def _close(self, live: Live, ending: Ending) -> None:
+        """Tells the operator: the close frame."""
+        live.session.take(Step.END, ending)
+        keyboard = self._keyboards.get(live.session.accepted.pin)
         if keyboard is not None:
-            keyboard.let_go(session.id)
-        if viewer is not None:
-            viewer.close(ending)
+            keyboard.let_go(live.id)
+        if live.viewer is not None:
+            live.viewer.close(ending)
+
+    def _book(self, live: Live, ending: Ending) -> None:
+        """Records the end, and tells the control channel."""
+        session, viewer, stale = live.session, live.viewer, live.stale
         now = self._clock.now()
         self._metrics.sessions.labels(session.kind).dec()
         self._metrics.endings.labels(session.kind, ending.word).inc()

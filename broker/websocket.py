@@ -47,6 +47,7 @@ _MASKED: Final = 0x80  # RFC 6455 5.2, second byte
 _WHOLE_BINARY: Final = _FIN | Opcode.BINARY
 _CONTROL: Final = 0x08  # opcodes from here on are control frames
 _MASK_KEY: Final = 4  # bytes
+_WALKED: Final = (State.OPEN, State.CLOSING)
 _HEADER: Final = struct.Struct("!BB").pack
 _HEADER_16: Final = struct.Struct("!BBH").pack
 _HEADER_64: Final = struct.Struct("!BBQ").pack
@@ -119,6 +120,7 @@ class OperatorConnection(ServerConnection):
         self._reserved = False
         self._attached = False
         self._paused = False
+        self._deaf = False  # nothing more of this peer is looked at
         self._releasing = False  # `_release` is due
         self._in_message = False  # between the first and the last fragment of a message
         self._rest = bytearray()  # read and not yet walked: a part of a frame, or frames that are held
@@ -187,10 +189,13 @@ class OperatorConnection(ServerConnection):
             return
         self.protocol.send_close(code, reason)
         self.send_data()
-        # The peer's close frame may come behind data frames, held or not: process_event drops those.
+        if not self._reserved:
+            return
+        # The peer's close frame may come behind data frames, held or not: the walk drops those.
         rest, self._rest = self._rest, bytearray()
-        self._hand_over(rest)
-        self.transport.resume_reading()
+        self._walk(rest, 0)
+        if not self._deaf:
+            self.transport.resume_reading()
 
     # -- from the operator ---------------------------------------------------------------------------------------------
 
@@ -198,7 +203,9 @@ class OperatorConnection(ServerConnection):
         """Walk a console's frames here; leave the handshake and the control channel to `websockets`."""
         self._heard = True
         state = self.protocol.state
-        if state is State.OPEN and self._reserved:
+        if self._deaf:
+            return
+        if state in _WALKED and self._reserved:
             self._receive(data)
         elif state is State.CONNECTING and self._opening_bytes + len(data) > MAX_OPENING:
             self.transport.abort()
@@ -222,7 +229,7 @@ class OperatorConnection(ServerConnection):
         if at < len(data):
             self._walk(data, at)
 
-    def _walk(self, data: bytes | bytearray, at: int) -> None:
+    def _walk(self, data: bytes | bytearray, at: int) -> None:  # noqa: C901, PLR0912 - a call for each part costs as much again
         """Deliver the whole frames of `data` from offset `at` on; keep the rest in `_rest`, and in `_need` what it lacks.
 
         The header is RFC 6455 5.2; whatever is not plainly a whole masked binary frame is for `websockets` to judge.
@@ -230,11 +237,15 @@ class OperatorConnection(ServerConnection):
         size = len(data)
         view = memoryview(data)
         share = FRAMES_A_TURN
-        while self.protocol.state is State.OPEN:
+        while self.protocol.state in _WALKED:
             left = size - at
             if left < 2:
                 self._need = 2
                 break
+            if share == 0 and self._ended:
+                self._deaf = True  # who goes on pouring is not read any more: `end` has set the abort
+                self.transport.pause_reading()
+                return
             if share == 0:
                 self._need = 0
                 self.transport.pause_reading()
@@ -256,6 +267,9 @@ class OperatorConnection(ServerConnection):
             elif end > size:
                 self._need = end - at
                 break
+            elif first & 0x0F < _CONTROL and self._ended:
+                at = end
+                continue
             elif first & 0x0F < _CONTROL and (self._paused or self._feed is None):
                 self._need = 0
                 self.transport.pause_reading()
@@ -266,7 +280,7 @@ class OperatorConnection(ServerConnection):
                 continue
             self._hand_over(view[at:end])
             at = end
-        if self.protocol.state is State.OPEN:
+        if self.protocol.state in _WALKED:
             self._rest += view[at:]
         else:
             self._hand_over(view[at:])

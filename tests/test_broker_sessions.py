@@ -423,6 +423,18 @@ async def test_a_line_that_ends_is_the_consoles_loss(node: Core):
         assert time.monotonic() - began < LOST_GRACE + 1
 
 
+async def test_whoever_dials_anew_after_a_loss_has_the_keyboard(node: Core):
+    node.grant()
+    lost = await node.open()
+    async with node.edge() as edge:
+        client = await edge.connect(lost)
+        await notice(client, Mark.ATTACHED)
+        node.dialer.guest.close()
+        while node.sessions.owns_keyboard(lost):
+            await asyncio.sleep(0)
+        assert node.sessions.owns_keyboard(await node.open())
+
+
 async def test_a_line_that_ends_is_the_vms_stop_when_the_inventory_says_so(node: Core):
     node.grant()
     session = await node.open()

@@ -433,6 +433,33 @@ async def test_a_close_frame_right_behind_the_byte_at_which_we_ended_is_seen(pem
         assert console.payloads == [b"x"]
 
 
+async def test_who_pours_small_frames_after_the_end_costs_the_loop_nothing(pem: Path | None) -> None:
+    """36,000 frames took the parser of `websockets` 0.3 s, in which no other session was cut."""
+    async with edge(pem) as here, here.raw() as (reader, writer, connection, _):
+        flood = masked(Opcode.BINARY, b"Q") * 36_000
+        handed: list[int] = []
+        connection._hand_over = lambda data: handed.append(len(data))
+        connection.end(4002, "consent-revoked")
+        connection.data_received(flood)
+        assert (handed, connection._rest, connection.transport.is_reading()) == ([], b"", False)
+        connection.data_received(flood)
+        assert handed == []
+        assert await asyncio.wait_for(reader.read(2), 2) == b"\x88\x11"  # it is told all the same
+        assert await wait_closed(connection, 5) < 1
+        writer.close()
+
+
+async def test_what_was_held_of_small_frames_is_not_parsed_at_the_end(pem: Path | None) -> None:
+    async with edge(pem) as here, here.raw() as (_, _, connection, _):
+        connection.pause_operator()
+        connection.data_received(masked(Opcode.BINARY, b"Q") * 36_000)
+        handed: list[int] = []
+        connection._hand_over = lambda data: handed.append(len(data))
+        connection.end(4002, "consent-revoked")
+        assert (handed, connection._rest) == ([], b"")
+        assert await wait_closed(connection, 5) < 1
+
+
 async def test_end_is_over_within_its_grace_for_a_peer_that_never_reads(pem: Path | None) -> None:
     async with edge(pem) as here, here.raw() as (_, _, connection, console):
         while not connection.congested:
