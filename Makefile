@@ -24,7 +24,7 @@ demo: setup
 	@$(PYTHON) -m lab.demo
 
 test: setup
-	$(PYTHON) -m pytest -q --durations=10 -m "not faults"
+	$(PYTHON) -m pytest -q --durations=10 -m "not faults" -n 3 --dist loadfile
 
 test-faults: setup
 	$(PYTHON) -m pytest -q --durations=10 -m faults --timeout=3600

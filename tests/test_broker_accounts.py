@@ -16,7 +16,7 @@ from eva.strict_yaml import BadSettings
 
 PASSWORD = "correct horse battery staple"
 LEAST = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-WEAK = argon2.PasswordHasher(time_cost=1, memory_cost=8 * 1024, parallelism=1).hash(PASSWORD)
+WEAK = argon2.PasswordHasher(time_cost=1, memory_cost=8 * 1024, parallelism=1).hash(PASSWORD, salt=b"0" * 16)
 HASH = LEAST.hash(PASSWORD, salt=b"0" * 16)  # fixed, so that the names below always meet the same decoys
 FINGERPRINT = "9f" * 32
 EXAMPLE = Path(__file__).parent.parent / "config" / "users.yaml"
