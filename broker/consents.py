@@ -97,6 +97,11 @@ class Consents:
             self.ledger.restore(Accepted(consent, Pin(row.host, row.uuid, row.generation), term))
         self._outbox.restore(loaded.receipts, loaded.last_receipt)
 
+    def begin(self, now: Instant) -> None:
+        """Ends what ran out while nothing ran, and puts the time on disk: a clock set back before the next note is known."""
+        self.tick(now)
+        self.note_time(now)
+
     # -- what the provider sends ---------------------------------------------------------------------------------
 
     def take_consent(self, raw: bytes) -> None:

@@ -358,6 +358,12 @@ class Broker(RuleBasedStateMachine):
             self.accepted[one.jti] = (one, boot if reboot or one.jti not in old else min(boot, old[one.jti][1]))
         # what has no row of an ending but its number is what the provider sends again
         self.told_seqs = set(range(1, self.seq(self.told_seqs) + 1))
+        # as the daemon does before it serves
+        self.node.begin(self.clock.now())
+        self.noted = self.seen = max(self.seen, self.clock.wall)
+        boot = self.clock.boot
+        self.dead |= {j for j, (c, until) in self.accepted.items() if self.seen >= c.expires_at * NS or boot >= until}
+        self.write()
 
     # -- what must hold -------------------------------------------------------------------------------------------------
 

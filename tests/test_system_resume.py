@@ -106,10 +106,10 @@ async def dropped_often(cloud: Cloud, vm: Guest, lines: int, drops: int, seed: i
             assert not running.done(), running
             client.type(stream[sent : sent + 14])
             sent += 14
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
             if time.monotonic() > next_drop and client.drops < drops:
                 wire.cut()
-                next_drop = time.monotonic() + choose.random() * 1.5
+                next_drop = time.monotonic() + choose.random()
         client.type(b"\x04")
         await until(lambda: b"finished\r\n" in vm.serial.content(), "the end of it", 60)
         await asyncio.sleep(0.5)  # for the way from there to here
@@ -118,7 +118,7 @@ async def dropped_often(cloud: Cloud, vm: Guest, lines: int, drops: int, seed: i
         await until(lambda: client.drops > drops, "the last drop")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert client.drops > 3
+    assert client.drops > 2
     shown = bytes(client.data)
     expected = b"".join(b"p%d\r\n" % number for number in range(100_000, 100_000 + lines))
     numbers = b"".join(line + b"\n" for line in shown.split(b"\n") if line.startswith(b"p1"))
