@@ -42,6 +42,10 @@ class QueueAllowance:
     def __init__(self) -> None:
         self.stale = 0
 
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes may be written even if none of those before were read: no need to ask the kernel."""
+        return size <= LIMIT - self.stale
+
     def room(self, queued: int) -> int:
         """Bytes that may be written now, given the kernel's count."""
         if queued == 0:

@@ -56,7 +56,10 @@ class GraphicsViewer:
     @property
     def stale(self) -> int:
         """Operator bytes that QEMU may not have taken."""
-        return self._allowance.stale if self._keyboard.owner == self.session.id else 0
+        if self._keyboard.owner != self.session.id or self._allowance.stale == 0 or self._closed:
+            return 0
+        self._allowance.room(self._queued())
+        return self._allowance.stale
 
     @property
     def waiting(self) -> int:
@@ -143,7 +146,7 @@ class GraphicsViewer:
         full = False
         while self._waiting and not self._closed:
             message = self._waiting[0].data
-            full = len(message) > self._allowance.room(self._queued())
+            full = not self._allowance.fits(len(message)) and len(message) > self._allowance.room(self._queued())
             if full:
                 break
             try:

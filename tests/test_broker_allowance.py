@@ -44,3 +44,12 @@ def test_an_empty_queue_gives_all_back():
     allowance = QueueAllowance()
     allowance.wrote(100)
     assert allowance.room(queued=0) == LIMIT
+
+
+@given(st.lists(st.integers(1, 300)))
+def test_what_fits_without_asking_never_passes_the_limit(sizes):
+    allowance = QueueAllowance()
+    for size in sizes:
+        if allowance.fits(size):
+            allowance.wrote(size)
+        assert allowance.stale <= LIMIT
