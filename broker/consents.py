@@ -98,8 +98,15 @@ class Consents:
         self._outbox.restore(loaded.receipts, loaded.last_receipt)
 
     def begin(self, now: Instant) -> None:
-        """Ends what ran out while nothing ran, and puts the time on disk: a clock set back before the next note is known."""
+        """Ends what ran out while nothing ran, and puts the time on disk: a clock set back before the next note is known.
+
+        So are the ends on this boot's clock: read again from a wall clock that was set back, they would be later.
+        """
         self.tick(now)
+        change = Change()
+        for one in self.ledger.standing(now):
+            change.term(one.consent.jti, one.term.boot, self._boot_id)
+        self._post(change, [], [])
         self.note_time(now)
 
     # -- what the provider sends ---------------------------------------------------------------------------------

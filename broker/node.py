@@ -252,6 +252,7 @@ class Node:
     async def _recover(self) -> None:
         """Closes the book on what a crash left open, and opens it for this run."""
         self.consents.begin(self._clock.now())
+        self.journal.post(Change().workstations(self.desk.safelist.to_rows()))  # with their ends on this boot's clock
         now = self._clock.now().wall // 1_000_000
         entries = [Entry("", audit.Event.NODE_START, {"node": self._settings.node, "boot_id": self._boot_id}, now)]
         if self._disk.torn:

@@ -110,6 +110,10 @@ class Change:
             *(consent.jti, token, consent.kid, pin.host, pin.uuid, pin.generation, term.wall, term.boot, boot_id),
         )
 
+    def term(self, jti: str, term_boot: int, boot_id: str) -> Change:
+        """The end of a consent on the clock of another boot."""
+        return self._add("UPDATE consent SET term_boot = ?, boot_id = ? WHERE jti = ?", term_boot, boot_id, jti)
+
     def ended(self, ended: Ended) -> Change:
         return self._add("INSERT OR IGNORE INTO ended VALUES (?, ?, ?)", ended.jti, ended.ending.word, ended.keep_until)
 
