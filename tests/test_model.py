@@ -245,12 +245,14 @@ class Broker(RuleBasedStateMachine):
         """The provider's answer, at once or late, the first or a replay; it carries what came after the seq asked with."""
         lease = Lease(NODE, question.nonce, len(self.revocations), 0, START)
         more = self.revocations[question.seq : question.seq + page]
-        expected = self.asked.get(question.nonce) is not None and question.nonce not in {q.nonce for q, _ in self.waiting_lease}
-        assert self.node.take_lease(SIGNER.letter(lease, *more)) == (question.nonce in self.asked)
-        if not expected:
+        asked = question.nonce in self.asked
+        assert self.node.take_lease(SIGNER.letter(lease, *more)) == asked
+        if not asked:
             return
         for fact in more:
             self.told(fact)
+        if question.nonce in {q.nonce for q, _ in self.waiting_lease}:
+            return  # what it carries closes; the question counts once
         told = self.seq(self.told_seqs)
         if told < lease.seq:
             return
