@@ -95,8 +95,8 @@ async def dropped_often(cloud: Cloud, vm: Guest, lines: int, drops: int, seed: i
     async with Wire(cloud.nodes[NODE].port) as wire:
         client = Stubborn(cloud, wire.port, vm)
         running = asyncio.create_task(client.run())
-        # the guest prints a numbered stream while it takes another
-        script = f"(i=100000; while [ $i -lt {100_000 + lines} ]; do echo p$i; i=$((i+1)); usleep 2000; done; echo e''nd) &"
+        # the guest prints a numbered stream while it takes another, and goes on for longer: without an answer only 256 bytes pass
+        script = f"(i=100000; while [ $i -lt {100_000 + lines} ]; do echo p$i; i=$((i+1)); usleep 20000; done; echo e''nd) &"
         client.type(f"stty -echo; {script} cat >/tmp/typed; wait; stty echo; echo fin''ished\n".encode())
         await until(lambda: b"p100010" in vm.serial.content(), "the guest's stream")
         stream = b"".join(b"%06d\n" % number for number in range(lines // 4))
