@@ -12,6 +12,7 @@ from broker.audit_log import BadAudit, Entry
 from broker.node import CannotStart, ended, read_private_key, read_root_key, unfinished
 from eva.audit import Chains, Event
 from eva.ending import Ending
+from eva.instant import NS
 from tests.broker_parts import Core, core, jti
 
 KEY = """-----BEGIN PRIVATE KEY-----
@@ -85,3 +86,31 @@ def test_a_root_key_that_is_none_is_refused(tmp_path: Path, text: str | None):
         path.write_text(text)
     with pytest.raises(CannotStart, match=r"root\.pub"):
         read_root_key(path)
+
+
+async def test_a_deadline_made_anew_after_a_reboot_is_kept(tmp_path: Path):
+    """Found by the model: read again from a wall clock that was set back, the end would have been later."""
+    async with core(tmp_path) as node:
+        node.grant(seconds=60)
+        await node.journal.write()
+    node.clock.boot = 5 * NS
+    second = Core(tmp_path, node.signer, node.clock, boot_id="boot2", node_key=node.node_key).start()
+    second.consents.begin(node.clock.now())
+    await second.stop()
+    node.clock.run(60)
+    node.clock.step(-60)
+    third = Core(tmp_path, node.signer, node.clock, boot_id="boot2", node_key=node.node_key)
+    assert third.standing() == set()
+
+
+async def test_what_ran_out_on_the_boot_clock_is_over_after_a_reboot_too(tmp_path: Path):
+    async with core(tmp_path) as node:
+        node.grant(seconds=60)
+        await node.journal.write()
+    node.clock.boot += 60 * NS  # and the wall clock stood still
+    second = Core(tmp_path, node.signer, node.clock, node_key=node.node_key).start()
+    second.consents.begin(node.clock.now())
+    await second.stop()
+    node.clock.boot = 5 * NS
+    third = Core(tmp_path, node.signer, node.clock, boot_id="boot2", node_key=node.node_key)
+    assert third.standing() == set()

@@ -430,9 +430,10 @@ async def test_whoever_dials_anew_after_a_loss_has_the_keyboard(node: Core):
         client = await edge.connect(lost)
         await notice(client, Mark.ATTACHED)
         node.dialer.guest.close()
-        while node.sessions.owns_keyboard(lost):
+        while node.live(lost).lost is None:
             await asyncio.sleep(0)
         assert node.sessions.owns_keyboard(await node.open())
+        assert node.live(lost).session is lost  # which has not ended by itself meanwhile
 
 
 async def test_a_line_that_ends_is_the_vms_stop_when_the_inventory_says_so(node: Core):

@@ -456,7 +456,7 @@ async def test_what_was_held_of_small_frames_is_not_parsed_at_the_end(pem: Path 
         handed: list[int] = []
         connection._hand_over = lambda data: handed.append(len(data))
         connection.end(4002, "consent-revoked")
-        assert (handed, connection._rest) == ([], b"")
+        assert (handed, connection._rest, connection.transport.is_reading()) == ([], b"", False)
         assert await wait_closed(connection, 5) < 1
 
 
