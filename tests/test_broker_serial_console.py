@@ -192,6 +192,18 @@ async def test_nothing_is_shown_under_another_consent(node: Core):
         assert await console_bytes(other, 8) == b"for both"
 
 
+async def test_one_who_claims_to_have_nothing_is_shown_nothing_of_another_consent(node: Core):
+    node.grant(operators=frozenset({Principal(False, "alice")}))
+    node.grant(operators=frozenset({Principal(False, "bob")}))
+    first = await node.open()
+    async with node.edge() as edge:
+        node.dialer.guest.send(b"secret of the first consent")
+        await console_bytes(await edge.connect(first), 27)
+        second = await node.open(operator=BOB)
+        node.sessions.resume(second.id, BOB, 0, News())
+        assert (await notice(await edge.connect(second), Mark.ATTACHED))["offset"] == 27
+
+
 async def test_nothing_is_shown_under_a_later_consent_of_the_same_vm(node: Core):
     one = node.grant(operators=frozenset({Principal(False, "alice")}))
     node.grant(operators=frozenset({Principal(False, "bob")}))
