@@ -60,7 +60,12 @@ class Seat:
             ["setsid", "--ctty", *DEMO], stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, env=environment
         )
         os.close(slave)
-        self.text = ""
+        self.data = b""
+
+    @property
+    def text(self) -> str:
+        """What came so far; decoded whole, since a read may end inside a character or a line's end."""
+        return self.data.decode(errors="replace").replace("\r\n", "\n")
 
     def read_until(self, pattern: str) -> None:
         """Read until something on the screen fits; an empty pattern reads to the end."""
@@ -74,7 +79,7 @@ class Seat:
             if not data:
                 assert not pattern, self.text
                 return
-            self.text += data.decode(errors="replace").replace("\r\n", "\n")
+            self.data += data
 
     def type(self, keys: str) -> None:
         os.write(self.master, keys.encode())
