@@ -11,12 +11,13 @@ import asyncio
 import fcntl
 import termios
 from collections import deque
+from collections.abc import Mapping
 
 from broker.allowance import QueueAllowance
 from broker.gate import Gate
 from broker.keyboard import Keyboard
 from broker.metrics import Metrics
-from broker.rfb import ClientMessage, RfbError, RfbFilter
+from broker.rfb import ClientMessage, Dropped, RfbError, RfbFilter
 from broker.rfb_keys import whole_messages
 from broker.serial_console import Owner
 from broker.session import Session
@@ -41,8 +42,8 @@ class GraphicsViewer:
         self._line = line
         self._keyboard = keyboard
         self._metrics = metrics
-        self._to_operator = metrics.to_operator.labels(Kind.GRAPHICS)
-        self._to_guest = metrics.to_guest.labels(Kind.GRAPHICS)
+        self._to_operator = metrics.to_operator.of(Kind.GRAPHICS)
+        self._to_guest = metrics.to_guest.of(Kind.GRAPHICS)
         self._owner = owner
         self._filter = RfbFilter(session.accepted.consent.resource_id.vm)
         self._allowance = QueueAllowance()
@@ -119,8 +120,8 @@ class GraphicsViewer:
         except RfbError:
             self._owner.end(self.session, Ending.PROTOCOL_ERROR)
             return
-        for sort, count in step.dropped.items():
-            self._metrics.filtered.labels("rfb-client", sort).inc(count)
+        if step.dropped:
+            self._count_dropped("rfb-client", step.dropped)
         self._waiting.extend(step.messages)
         self.wake()
         if len(self._waiting) > MAX_WAITING and self.connection is not None and not self._operator_paused:
@@ -135,6 +136,10 @@ class GraphicsViewer:
 
     def operator_gone(self, departure: Departure) -> None:
         self._owner.departed(self.session, departure)
+
+    def _count_dropped(self, side: str, dropped: Mapping[Dropped, int]) -> None:
+        for sort, count in dropped.items():
+            self._metrics.filtered.labels(side, sort).inc(count)
 
     # -- towards the guest ---------------------------------------------------------------------------------------
 
@@ -156,7 +161,7 @@ class GraphicsViewer:
             if count == 0:
                 break
             self._allowance.wrote(count)
-            self._to_guest.inc(count)
+            self._to_guest.count += count
             if count < len(message):  # cannot be: 256 bytes always fit an empty buffer, and half a message may not stay
                 self._owner.end(self.session, Ending.PROTOCOL_ERROR)
                 return
@@ -201,10 +206,10 @@ class GraphicsViewer:
         except RfbError:
             self._owner.end(self.session, Ending.PROTOCOL_ERROR)
             return
-        for sort, count in step.dropped.items():
-            self._metrics.filtered.labels("rfb-server", sort).inc(count)
+        if step.dropped:
+            self._count_dropped("rfb-server", step.dropped)
         if step.pieces and self.connection is not None:
             self.connection.send_binary(*step.pieces)
             count = sum(map(len, step.pieces))
             self.shown += count
-            self._to_operator.inc(count)
+            self._to_operator.count += count

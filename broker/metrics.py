@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from eva.consent import Kind
 from eva.control import Refusal
@@ -16,6 +19,33 @@ HANDSHAKES = ("path", "host", "origin", "ticket", "lobby")  # what a handshake i
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
+class Tally:
+    """A number that the loop alone changes: a Counter of the library takes a lock, for each key that is typed."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Tallies(Collector):
+    """A counter by kind of console, made of tallies."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._text = text
+        self._tallies = {kind: Tally() for kind in Kind}
+
+    def of(self, kind: Kind) -> Tally:
+        return self._tallies[kind]
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._text, labels=["kind"])
+        for kind, tally in self._tallies.items():
+            family.add_metric([kind], tally.count)
+        yield family
+
+
 class Metrics:
     """One node's metrics, in a registry of their own."""
 
@@ -24,8 +54,10 @@ class Metrics:
         self.sessions = Gauge("eva_sessions", "Sessions admitted and not ended", ["kind"], registry=registry)
         self.endings = Counter("eva_sessions_ended", "Sessions ended, by reason", ["kind", "reason"], registry=registry)
         self.refused = Counter("eva_requests_refused", "Requests of operators refused, by reason", ["reason"], registry=registry)
-        self.to_operator = Counter("eva_bytes_to_operator", "Console bytes sent to operators", ["kind"], registry=registry)
-        self.to_guest = Counter("eva_bytes_to_guest", "Operator bytes written to consoles", ["kind"], registry=registry)
+        self.to_operator = Tallies("eva_bytes_to_operator", "Console bytes sent to operators")
+        self.to_guest = Tallies("eva_bytes_to_guest", "Operator bytes written to consoles")
+        registry.register(self.to_operator)
+        registry.register(self.to_guest)
         self.opening = Histogram(
             "eva_console_open_seconds", "From request to open console", ["kind"], registry=registry, buckets=_FAST
         )
@@ -39,7 +71,9 @@ class Metrics:
             "eva_lease_age_seconds", "Age of the newest lease that counts; -1 before the first", registry=registry
         )
         self.lease_asked = Counter("eva_lease_requests", "Leases asked for, by path", ["path"], registry=registry)
-        self.held = Gauge("eva_input_held_bytes", "Operator bytes that wait at the gate", registry=registry)
+        self.held = Tally()
+        held = Gauge("eva_input_held_bytes", "Operator bytes that wait at the gate", registry=registry)
+        held.set_function(lambda: self.held.count)
         self.filtered = Counter(
             "eva_filtered", "What a filter took out, by filter and sort", ["filter", "sort"], registry=registry
         )

@@ -43,7 +43,8 @@ class RfbFilter:
 
         Without `keyboard`, key and pointer messages that end in `data` are dropped and counted.
         """
-        self._whole(Side.OPERATOR, len(data))
+        if self._agreement.stage is Stage.BROKEN:
+            raise TurnError(Side.OPERATOR, "broken", len(data))
         try:
             return self._client.feed(data, keyboard)
         except RfbError:
@@ -52,7 +53,8 @@ class RfbFilter:
 
     def from_guest(self, data: bytes | memoryview) -> ServerStep:
         """Take QEMU's bytes; give the pieces for the client, slices of `data` wherever possible. Raise RfbError."""
-        self._whole(Side.GUEST, len(data))
+        if self._agreement.stage is Stage.BROKEN:
+            raise TurnError(Side.GUEST, "broken", len(data))
         try:
             return self._server.feed(data)
         except RfbError:
@@ -65,7 +67,3 @@ class RfbFilter:
         Also after an RfbError. At most 774 bytes.
         """
         return self._client.release_keys()
-
-    def _whole(self, side: Side, waiting: int) -> None:
-        if self._agreement.stage is Stage.BROKEN:
-            raise TurnError(side, "broken", waiting)

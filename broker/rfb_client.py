@@ -5,8 +5,8 @@ RFC 6143 7.5; rfbproto for the types above 6. What goes on comes out as whole me
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from broker.rfb_keys import PressedKeys
 from broker.rfb_protocol import (
@@ -57,6 +57,7 @@ _HEADERS = {
     XVP: 4,
     SET_DESKTOP_SIZE: 8,
 }
+_INPUTS = {KEY_EVENT: 8, POINTER_EVENT: 6}
 _DROPPED = {
     CUT_TEXT: Dropped.CUT_TEXT,
     CONTINUOUS_UPDATES: Dropped.CONTINUOUS_UPDATES,
@@ -71,16 +72,14 @@ _S32 = Struct(">i")
 _ENCODINGS_HEAD = Struct(">BxH")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientMessage:
+class ClientMessage(NamedTuple):
     """One whole message for the guest; `is_input` when it may change the guest (a key, the pointer)."""
 
     data: bytes
     is_input: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ClientStep:
+class ClientStep(NamedTuple):
     """What a piece of operator bytes came to: messages in order, and how many of which kind were taken out."""
 
     messages: tuple[ClientMessage, ...]
@@ -149,6 +148,10 @@ class ClientSide:
 
     def feed(self, data: bytes | memoryview, keyboard: bool) -> ClientStep:
         """Take bytes as they come; with `keyboard`, key and pointer messages completed by them go on. Raise RfbError."""
+        lone = data and not self._partial and not self._skip and len(data) == _INPUTS.get(data[0])
+        if lone and self._agreement.stage is Stage.RUNNING:
+            # a key or a movement by itself, as clients write them: no more than this is done for each one typed
+            return self._lone(bytes(data), keyboard)
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         have = self._partial + bytes(data[skipped:])
@@ -172,6 +175,16 @@ class ClientSide:
                 at += body
         self._partial = have[at:]
         return ClientStep(tuple(messages), dropped or NOTHING_DROPPED)
+
+    def _lone(self, message: bytes, keyboard: bool) -> ClientStep:
+        if message[0] == POINTER_EVENT:
+            if not keyboard:
+                return ClientStep((), {Dropped.POINTER: 1})
+            self._keys.pointer(message)
+            return ClientStep((ClientMessage(message, True),), NOTHING_DROPPED)
+        if not keyboard:
+            return ClientStep((), {Dropped.KEY: 1})
+        return ClientStep(tuple([ClientMessage(each, True) for each in self._keys.key(message)]), NOTHING_DROPPED)
 
     def release_keys(self) -> bytes:
         """The messages that let go every key and button that is down; b"" when none is."""

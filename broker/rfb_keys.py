@@ -45,14 +45,21 @@ class PressedKeys:
 
     def key(self, message: bytes) -> tuple[bytes, ...]:
         """Take a KeyEvent (8 bytes); give the messages to write."""
-        kind, down, keysym = _KEY.unpack(message)
-        return self._press((-1, _fold(keysym)), bool(down), message, _KEY.pack(kind, False, keysym))
+        _, down, keysym = _KEY.unpack(message)
+        key = (-1, _fold(keysym))
+        if not down:
+            self._keys.pop(key, None)
+            return (message,)
+        return self._press(key, message, message[:1] + b"\0\0\0" + message[4:])
 
     def extended(self, message: bytes) -> tuple[bytes, ...]:
         """Take a QEMU Extended Key Event (12 bytes); give the messages to write."""
         kind, submessage, down, keysym, keycode = _EXTENDED.unpack(message)
-        release = _EXTENDED.pack(kind, submessage, 0, keysym, keycode)
-        return self._press((keycode, _fold(keysym)), bool(down), message, release)
+        key = (keycode, _fold(keysym))
+        if not down:
+            self._keys.pop(key, None)
+            return (message,)
+        return self._press(key, message, _EXTENDED.pack(kind, submessage, 0, keysym, keycode))
 
     def pointer(self, message: bytes) -> None:
         """Take a PointerEvent (6 bytes)."""
@@ -72,10 +79,7 @@ class PressedKeys:
         self._buttons = 0
         return b"".join(messages)
 
-    def _press(self, key: tuple[int, int], down: bool, message: bytes, release: bytes) -> tuple[bytes, ...]:
-        if not down:
-            self._keys.pop(key, None)
-            return (message,)
+    def _press(self, key: tuple[int, int], message: bytes, release: bytes) -> tuple[bytes, ...]:
         if key in self._keys or len(self._keys) < MAX_KEYS:
             self._keys[key] = release
             return (message,)

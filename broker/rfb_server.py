@@ -5,8 +5,8 @@ RFC 6143 7.1 to 7.3, 7.6; rfbproto. Clipboard and sound are taken out.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from broker.rfb_protocol import (
     MAX_AUDIO,
@@ -42,8 +42,7 @@ _U32 = Struct(">I")
 _S32 = Struct(">i")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStep:
+class ServerStep(NamedTuple):
     """What a piece of guest bytes came to: pieces in order, and how many messages of which kind were taken out.
 
     Pieces are, wherever possible, the caller's own buffer or slices of it: write or copy them before it changes.

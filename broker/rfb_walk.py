@@ -47,7 +47,7 @@ class Walk:
             # The hot path: a piece wholly inside pixels goes on as it came
             self._body -= len(data)
             return (data,)
-        return tuple(piece for piece in self._pieces(memoryview(data)) if piece)
+        return tuple([piece for piece in self._pieces(memoryview(data)) if piece])
 
     def _pieces(self, view: memoryview) -> list[Bytes]:
         pieces: list[Bytes] = []

@@ -132,7 +132,7 @@ class SerialViewer:
             self.connection.send_binary(data)
             self.offset += len(data)
             self.shown += len(data)
-            self._console.to_operator.inc(len(data))
+            self._console.to_operator.count += len(data)
 
     def tell_taken(self) -> None:
         """Soon tells how much input is consumed; many such calls make one notice."""
@@ -167,8 +167,8 @@ class SerialConsole:
     def __init__(self, line: Line, keyboard: Keyboard, clock: Clock, metrics: Metrics, owner: Owner) -> None:
         self.keyboard = keyboard
         self.metrics = metrics
-        self.to_operator = metrics.to_operator.labels(Kind.SERIAL)
-        self._to_guest = metrics.to_guest.labels(Kind.SERIAL)
+        self.to_operator = metrics.to_operator.of(Kind.SERIAL)
+        self._to_guest = metrics.to_guest.of(Kind.SERIAL)
         self.owner = owner
         self.allowance = EchoAllowance()
         self.scrollback = Scrollback()
@@ -339,7 +339,7 @@ class SerialConsole:
         count = viewer.consumed - before
         if count:
             self.count_pending(-count)
-            self._to_guest.inc(count)
+            self._to_guest.count += count
             viewer.tell_taken()
         if was_full and len(viewer.pending) < MAX_PENDING and viewer.connection is not None:
             viewer.connection.resume_operator()
@@ -376,5 +376,4 @@ class SerialConsole:
         self.pump()
 
     def count_pending(self, change: int) -> None:
-        if change:
-            self.metrics.held.inc(change)
+        self.metrics.held.count += change

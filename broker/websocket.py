@@ -202,6 +202,13 @@ class OperatorConnection(ServerConnection):
     def data_received(self, data: bytes) -> None:
         """Walk a console's frames here; leave the handshake and the control channel to `websockets`."""
         self._heard = True
+        feed = self._feed
+        if feed is not None and not self._rest and not self._paused and not self._in_message:
+            # one whole, short, masked binary frame: what each key typed is (RFC 6455 5.2)
+            length = len(data) - 6
+            if 0 <= length < 126 and data[0] == _WHOLE_BINARY and data[1] == _MASKED | length:
+                feed.operator_bytes(apply_mask(data[6:], data[2:6]))
+                return
         state = self.protocol.state
         if self._deaf:
             return

@@ -1,11 +1,13 @@
 /* The load generator: one operator, or many, at a relay's port. Prints one line of JSON.
  *
  *   load down|up|pointer|echo|connect|idle PORT [--raw] [--rfb] [--tls] [--seconds S] [--connections N] [--at-once K]
- *                                               [--frame BYTES] [--path PATH] [--offer FILE] [--ask LETTER]
+ *                                               [--every MS] [--frame BYTES] [--path PATH] [--offer FILE] [--ask LETTER]
  *
  * --raw      no websocket: the peer is the raw relay, or the console itself (what the generator can do at most)
  * --rfb      the console speaks RFB: shake hands, ask for Raw; an echo is a KeyEvent answered by a Bell
  * --at-once  echo: how many connections have an echo under way at any time (default: all)
+ * --every    echo: each connection has a key every so many ms, all evenly apart, answered or not: as people type. A key's
+ *            time counts from when it was due. Without it the next key follows the answer, as fast as the relay can
  * --ask      down: which of the console's endless outputs (D, T, X: see console.c)
  * --offer    a file whose line i is connection i's Sec-WebSocket-Protocol
  */
@@ -20,7 +22,7 @@ static const double WARM_UP = 0.15; /* seconds before a window in which nothing 
 
 static struct {
     const char *mode, *path, *ask;
-    int port, raw, rfb, tls, connections, at_once, frame;
+    int port, raw, rfb, tls, connections, at_once, every, frame;
     double seconds;
     char **offers;
     int offer_count;
@@ -326,6 +328,26 @@ static void ping(struct connection *c)
     say(c, option.rfb ? "\4\1\0\0\0\0\0a" : "keypress", 8);
 }
 
+/* Presses the keys that are due; gives the nanoseconds until the next one. A key whose last is unanswered is left out. */
+static uint64_t type_due(struct connection *all, char *busy, uint64_t start, uint64_t *pressed, uint64_t *left_out)
+{
+    uint64_t apart = (uint64_t)option.every * 1000000 / (uint64_t)option.connections;
+    for (;;) {
+        uint64_t due = start + *pressed * apart, now = now_ns();
+        if (due > now)
+            return due - now;
+        size_t next = (size_t)(*pressed % (uint64_t)option.connections);
+        (*pressed)++;
+        if (busy[next]) {
+            (*left_out)++;
+            continue;
+        }
+        busy[next] = 1;
+        ping(&all[next]);
+        all[next].sent_at = due;
+    }
+}
+
 static void echo(void)
 {
     int n = option.connections, at_once = option.at_once && option.at_once < n ? option.at_once : n;
@@ -340,12 +362,16 @@ static void echo(void)
         epoll_ctl(poller, EPOLL_CTL_ADD, all[i].fd, &e);
     }
     size_t *have = calloc((size_t)n, sizeof *have);
-    uint64_t start = now_ns();
-    for (int i = 0; i < at_once; i++)
+    uint64_t start = now_ns(), pressed = 0, left_out = 0;
+    for (int i = 0; i < at_once && !option.every; i++)
         busy[i] = 1, ping(&all[i]);
     while (seconds_since(start) < WARM_UP + option.seconds) {
         struct epoll_event events[256];
-        int ready = epoll_wait(poller, events, 256, 10000);
+        uint64_t rest = option.every ? type_due(all, busy, start, &pressed, &left_out) : 10000000000;
+        struct timespec limit = {.tv_sec = (time_t)(rest / 1000000000), .tv_nsec = (long)(rest % 1000000000)};
+        int ready = epoll_pwait2(poller, events, 256, &limit, NULL);
+        if (ready <= 0 && option.every)
+            continue;
         if (ready <= 0) {
             fprintf(stderr, "echo: nothing for 10 s\n");
             exit(1);
@@ -360,6 +386,8 @@ static void echo(void)
             if (seconds_since(start) > WARM_UP && count < MAX_SAMPLES)
                 samples[count++] = (uint32_t)((now_ns() - c->sent_at) / 100); /* 0.1 us */
             busy[c - all] = 0;
+            if (option.every)
+                continue;
             size_t next = (size_t)(c - all);
             if (at_once < n) {
                 do {
@@ -376,6 +404,11 @@ static void echo(void)
         exit(1);
     }
     qsort(samples, count, sizeof *samples, ascending);
+    if (left_out * 100 > pressed) {
+        fprintf(stderr, "echo: %llu of %llu keys were due before the last was answered\n", (unsigned long long)left_out,
+                (unsigned long long)pressed);
+        exit(1);
+    }
     printf("{\"p50_us\": %.1f, \"p99_us\": %.1f, \"per_second\": %.0f}\n", samples[count / 2] / 10.0,
            samples[count * 99 / 100] / 10.0, (double)count / option.seconds);
 }
@@ -465,6 +498,8 @@ int main(int argc, char **argv)
             option.connections = atoi(argv[++i]);
         } else if (!strcmp(name, "--at-once")) {
             option.at_once = atoi(argv[++i]);
+        } else if (!strcmp(name, "--every")) {
+            option.every = atoi(argv[++i]);
         } else if (!strcmp(name, "--frame")) {
             option.frame = atoi(argv[++i]);
         } else if (!strcmp(name, "--path")) {
