@@ -27,7 +27,7 @@ from broker.metrics import Metrics
 from broker.serial_console import SerialConsole, SerialViewer
 from broker.session import Operator, Session
 from broker.settings import OperatorListener
-from broker.websocket import Departure, OperatorConnection, serve
+from broker.websocket import CLOSE_GRACE, Departure, OperatorConnection, serve
 from eva.consent import CLOUDADMIN, MAX_SECONDS, Access, Consent, Kind
 from eva.ending import Ending
 from eva.instant import NS
@@ -74,7 +74,7 @@ class Desk:
         issued = now.wall_seconds
         operators, kinds = frozenset({CLOUDADMIN}), frozenset(Kind)
         jti = b64(secrets.token_bytes(16))
-        consent = Consent(jti, NODE, VM, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS)
+        consent = Consent(jti, jti, NODE, VM, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS)
         term = Term(consent.expires_at * NS, now.boot + MAX_SECONDS * NS)
         accepted = Accepted(consent, Pin("host1", f"vm-{next(self._numbers)}", 1), term)
         operator = Operator("alice", frozenset({"cloudadmin"}), "127.0.0.1")
@@ -106,7 +106,7 @@ class Desk:
         viewer = self._viewers.pop(session.id, None)
         if viewer is not None and viewer.gate.shut(ending):
             viewer.release_keys()
-            viewer.close(ending)
+            viewer.close(ending, CLOSE_GRACE)
 
     def line_lost(self, sessions: list[Session]) -> None:
         for session in sessions:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import uvloop
 
-import broker.sessions
+import broker.openings
 from broker import audit_log
 from broker.admission import Wish
 from broker.audit_log import AuditLog
@@ -124,7 +124,7 @@ def consented(name: ResourceId, clock: SystemClock) -> Accepted:
     issued = now.wall_seconds
     jti = b64(secrets.token_bytes(16))
     operators, kinds = frozenset({CLOUDADMIN}), frozenset(Kind)
-    consent = Consent(jti, NODE, name, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS)
+    consent = Consent(jti, jti, NODE, name, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS)
     term = Term(consent.expires_at * NS, now.boot + MAX_SECONDS * NS)
     return Accepted(consent, Pin(HOST.name, f"uuid-{name.vm}", 1), term)
 
@@ -166,7 +166,7 @@ def descriptors() -> int:
 
 async def cut(count: int, folder: Path) -> dict[str, float]:
     """Milliseconds from the call until every gate is shut, every line is cut, every descriptor is closed."""
-    setattr(broker.sessions, "Gate", WitnessGate)  # noqa: B010  # the one seam: when a gate is shut shows nowhere else
+    setattr(broker.openings, "Gate", WitnessGate)  # noqa: B010  # the one seam: when a gate is shut shows nowhere else
     clock, switchboard = SystemClock(), Switchboard()
     names = [ResourceId("7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90", "rg1", f"vm{n}") for n in range(count // 2)]
     standing = [consented(name, clock) for name in names]

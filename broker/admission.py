@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broker.session import Operator
-from eva.consent import Access, Kind
+from eva.consent import Access, Consent, Kind
 from eva.control import Refusal, Refused
 from eva.ledger import Accepted, Pin
 from eva.resource_id import ResourceId
@@ -43,6 +43,15 @@ class Admitted:
     access: Access
 
 
+def covers(consent: Consent, operator: Operator, kind: Kind, access: Access | None) -> bool:
+    """Whether this operator may have that kind of console under the consent, with that access (None: with whatever it gives)."""
+    return (
+        consent.admits(operator.account, operator.groups)
+        and kind in consent.kinds
+        and access in (None, Access.VIEW, consent.access)
+    )
+
+
 def admit(wish: Wish, operator: Operator, standing: Iterable[Accepted], domains: Iterable[Domain]) -> Admitted:
     """The consent under which this operator may open this console, the one that lasts longest. Raises Refused.
 
@@ -55,7 +64,7 @@ def admit(wish: Wish, operator: Operator, standing: Iterable[Accepted], domains:
     ]
     if not mine:
         raise Refused(Refusal.NO_CONSENT, "none in force for this operator")
-    fitting = [a for a in mine if wish.kind in a.consent.kinds and wish.access in (None, Access.VIEW, a.consent.access)]
+    fitting = [a for a in mine if covers(a.consent, operator, wish.kind, wish.access)]
     if not fitting:
         raise Refused(Refusal.NOT_CONSENTED, f"{wish.kind} {wish.access or ''}")
     found = list(domains)

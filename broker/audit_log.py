@@ -8,7 +8,7 @@ Errors:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class BadAudit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is to be recorded. `chain`: a consent's jti, or "" for the node's own affairs. `at_ms`: Unix milliseconds."""
+    """What is to be recorded. `chain`: a consent's cid, or "" for the node's own affairs. `at_ms`: Unix milliseconds."""
 
     chain: str
     event: Event
@@ -33,37 +33,65 @@ class Entry:
     at_ms: int
 
 
+class Scan:
+    """The log's records, each checked against those before it, and against the node's anchor, as it is read: a log of years
+    is not held in memory. Changes nothing.
+
+    Iterate it once and to its end, where the last of it is checked. Raises BadAudit. Then `torn` is what a crash left of a
+    last, unacknowledged record, and `size` the bytes of whole records.
+    """
+
+    def __init__(self, path: Path, anchor_count: int, anchor_head: str) -> None:
+        self.path = path
+        self.chains = Chains()
+        self.torn = b""
+        self.size = 0
+        self._anchor = (anchor_count, anchor_head)
+
+    def __iter__(self) -> Iterator[Record]:
+        try:
+            with self.path.open("rb") as file:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        self.torn = line
+                        break
+                    yield self._checked(line[:-1])
+                    self.size += len(line)
+        except OSError as error:
+            raise BadAudit(self.path, f"it cannot be read: {error.strerror}") from error
+        if self.chains.count < self._anchor[0]:
+            raise BadAudit(self.path, f"it ends at record {self.chains.count}, and the state file knows {self._anchor[0]}")
+
+    def _checked(self, line: bytes) -> Record:
+        try:
+            record = self.chains.check(line)
+        except BadChain as error:
+            raise BadAudit(self.path, str(error)) from error
+        if record.count == self._anchor[0] and record.node_digest != self._anchor[1]:
+            raise BadAudit(self.path, f"record {record.count} is not the one that the state file knows")
+        return record
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The whole log as it was read: `torn` is what a crash left of a last, unacknowledged record."""
+    """A short log as a whole: what a Scan found, with every record."""
 
     chains: Chains
     records: tuple[Record, ...]
     torn: bytes
-    size: int  # bytes of whole records
+    size: int
 
 
 def read(path: Path, anchor_count: int, anchor_head: str) -> Read:
-    """Reads and checks the log against itself and against the node's anchor. Changes nothing. Raises BadAudit."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BadAudit(path, f"it cannot be read: {error.strerror}") from error
-    *lines, torn = raw.split(b"\n")
-    chains, records = Chains(), []
-    anchored = anchor_count == 0
-    for line in lines:
-        try:
-            records.append(record := chains.check(line))
-        except BadChain as error:
-            raise BadAudit(path, str(error)) from error
-        if record.count == anchor_count:
-            anchored = record.node_digest == anchor_head
-            if not anchored:
-                raise BadAudit(path, f"record {anchor_count} is not the one that the state file knows")
-    if not anchored:
-        raise BadAudit(path, f"it ends at record {chains.count}, and the state file knows {anchor_count}")
-    return Read(chains, tuple(records), torn, len(raw) - len(torn))
+    """Raises BadAudit."""
+    scan = Scan(path, anchor_count, anchor_head)
+    records = tuple(scan)
+    return Read(scan.chains, records, scan.torn, scan.size)
+
+
+def of_consents(records: Iterable[Record]) -> list[Record]:
+    """Those that belong to a consent, and not to the node's own affairs."""
+    return [record for record in records if record.chain]
 
 
 class AuditLog:
@@ -73,6 +101,7 @@ class AuditLog:
         self.path = path
         self.chains = chains
         self._fd = fd
+        self._new: list[Record] = []
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -80,8 +109,8 @@ class AuditLog:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
     @classmethod
-    def open(cls, path: Path, found: Read) -> AuditLog:
-        """Opens the log that `read` found good. A torn tail is kept beside it as FILE.torn-N and taken off."""
+    def open(cls, path: Path, found: Read | Scan) -> AuditLog:
+        """Opens the log that was found good. A torn tail is kept beside it as FILE.torn-N and taken off."""
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         if found.torn:
             path.with_name(f"{path.name}.torn-{found.chains.count}").write_bytes(found.torn)
@@ -91,13 +120,19 @@ class AuditLog:
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Records the entries in order; on disk when this returns. Raises OSError."""
-        lines = [self.chains.next(e.chain, e.event, e.facts, e.at_ms).line() for e in entries]
-        if not lines:
+        records = [self.chains.next(e.chain, e.event, e.facts, e.at_ms) for e in entries]
+        if not records:
             return
-        data = b"".join(lines)
+        data = b"".join(record.line() for record in records)
         while data:
             data = data[os.write(self._fd, data) :]
         os.fdatasync(self._fd)
+        self._new += of_consents(records)
+
+    def take_new(self) -> list[Record]:
+        """The records of consents that were appended since the last call."""
+        new, self._new = self._new, []
+        return new
 
     def close(self) -> None:
         os.close(self._fd)

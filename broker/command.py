@@ -8,6 +8,7 @@ import logging
 import signal
 import ssl
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -15,15 +16,19 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from broker import audit_log, settings
+from broker import settings
 from broker.accounts import BadPassword, hash_password
-from broker.audit_log import AuditLog, BadAudit
+from broker.audit_log import AuditLog, BadAudit, Scan
+from broker.certificates import client_context
+from broker.disk import Unfinished
 from broker.listener import server_tls
-from broker.node import CannotStart, Node, read_accounts, read_private_key, read_root_key, unfinished
+from broker.node import CannotStart, Node, read_accounts, read_private_key, read_root_key
 from broker.settings import Settings
 from broker.state import BadState, State
 from broker.uplink import client_tls
+from eva.audit import Event
 from eva.consent import Access, Consent
+from eva.ending import Ending
 from eva.members import BadMember, Members, strict_json
 from eva.strict_yaml import BadSettings
 from eva.token import unb64
@@ -114,8 +119,10 @@ def check_config(of: Settings) -> None:
         lambda: read_accounts(of.users),
         lambda: server_tls(of.operators),
         lambda: client_tls(of.mqtt.tls) if of.mqtt.tls is not None else None,
-        lambda: ssl.create_default_context(cafile=str(of.provider.ca)) if of.provider.ca is not None else None,
+        lambda: of.mqtt.password_file.read_text() if of.mqtt.password_file is not None else None,
+        lambda: client_context(of.provider.ca),
         lambda: State.open(of.state, of.node, read_only=True).close(),
+        lambda: of.audit.open("rb").close(),  # verify-audit reads it
     )
     for check in checks:
         try:
@@ -135,15 +142,16 @@ def verify_audit(of: Settings) -> None:
         state = State.open(of.state, of.node, read_only=True)
         loaded = state.load()
         state.close()
-        found = audit_log.read(of.audit, loaded.audit_count, loaded.audit_head)
+        scan, still = Scan(of.audit, loaded.audit_count, loaded.audit_head), Unfinished()
+        for record in scan:
+            still.take(record)
     except (BadState, BadAudit) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{of.audit}: {found.chains.count} records, chain valid, head {found.chains.head[:16]}")
-    if found.torn:
-        click.echo(f"a torn tail of {len(found.torn)} bytes follows: a record that was never acknowledged")
-    still = unfinished(found.records)
-    if still:
-        click.echo(f"{len(still)} sessions without an end: live now, or cut by a crash and closed at the next start")
+    click.echo(f"{of.audit}: {scan.chains.count} records, chain valid, head {scan.chains.head[:16]}")
+    if scan.torn:
+        click.echo(f"a torn tail of {len(scan.torn)} bytes follows: a record that was never acknowledged")
+    if still.starts:
+        click.echo(f"{len(still.starts)} sessions without an end: live now, or cut by a crash and closed at the next start")
 
 
 @main.command()
@@ -151,12 +159,12 @@ def verify_audit(of: Settings) -> None:
 def sessions(of: Settings) -> None:
     """List the sessions that the audit knows, newest last."""
     try:
-        found = audit_log.read(of.audit, 0, "")
+        known = [record for record in Scan(of.audit, 0, "") if record.event in (Event.SESSION_START, Event.SESSION_END)]
     except BadAudit as error:
         raise click.ClickException(str(error)) from None
-    ends = {r.facts.get("session"): r for r in found.records if r.event.value == "session-end"}
-    for record in found.records:
-        if record.event.value != "session-start":
+    ends = {record.facts.get("session"): record for record in known if record.event is Event.SESSION_END}
+    for record in known:
+        if record.event is Event.SESSION_END:
             continue
         facts, end = record.facts, ends.get(record.facts.get("session"))
         fate = "open" if end is None else f"{end.facts.get('reason')} at {_time(end.at_ms)}"
@@ -184,8 +192,9 @@ def consents(of: Settings) -> None:
             raise click.ClickException(f"{of.state}: a consent makes no sense: {error}") from None
         mark = marks.get(consent.resource_id)
         covered = mark.ending.word if mark is not None and consent.issued_at <= mark.issued_by else None
-        fate = ended.get(consent.jti) or covered or "stands"
-        click.echo(f"{consent.jti}  until {_time(consent.expires_at * 1000)}  {fate}  {consent.resource_id}")
+        over = Ending.CONSENT_EXPIRED.word if consent.expires_at <= time.time() else None  # the daemon writes it when it runs
+        fate = ended.get(consent.jti) or covered or over or "stands"
+        click.echo(f"{consent.cid}  until {_time(consent.expires_at * 1000)}  {fate}  {consent.resource_id}")
 
 
 def _shown(token: str) -> Consent:
@@ -193,6 +202,7 @@ def _shown(token: str) -> Consent:
     members = Members(body)
     return Consent(
         jti=members.text("jti"),
+        cid=members.text("cid"),
         node=members.text("aud"),
         resource_id=members.resource_id(),
         giver=members.text("sub"),

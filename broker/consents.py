@@ -24,7 +24,7 @@ from eva import audit
 from eva.consent import Consent, Revocation
 from eva.ending import Ending
 from eva.instant import NS, Instant
-from eva.ledger import KEEP_SECONDS, Accepted, Ended, Ledger, Pin, Reject, Rejected, Term
+from eva.ledger import KEEP_SECONDS, Accepted, Ended, Ledger, Pin, Reject, Rejected, Term, renewed
 from eva.members import Json
 from eva.resource_id import ResourceId
 from eva.token import BadToken, Keyring, thumbprint, verify
@@ -34,9 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class Cutter(Protocol):
-    """What ends sessions: the cut is done when the call returns. Gives how many it ended."""
+    """What ends sessions, and carries them over to the consent that renews theirs: broker.sessions.Sessions.
+
+    A cut is done when the call returns; it gives how many it ended.
+    """
 
     def end_consents(self, jtis: Iterable[str], ending: Ending) -> int: ...
+    def carry_on(self, before: Accepted, after: Accepted) -> int: ...
+    def extend(self, accepted: Accepted) -> None: ...
 
 
 class Consents:
@@ -72,11 +77,16 @@ class Consents:
         self.publish: Callable[[StoredReceipt], None] = lambda _: None
         self.behind: Callable[[], None] = lambda: None  # ask for the next lease at once
         self.renewed: Callable[[], None] = lambda: None  # a lease counted: held input may go on
+        self.delivered: Callable[[], None] = lambda: None  # the provider has more of the receipts
+        self._lost: list[Accepted] = []  # what stood by the state's file, and is over by the audit
 
     # -- start ---------------------------------------------------------------------------------------------------
 
-    def restore(self, loaded: Loaded) -> None:
-        """Takes up what the disk holds, each token verified again. Raises BadToken for one that does not verify."""
+    def restore(self, loaded: Loaded, over: Iterable[Ended] = ()) -> None:
+        """Takes up what the disk holds, each token verified again. Raises BadToken for one that does not verify.
+
+        `over`: what has ended by the audit. SQLite keeps no checksums: a row that was lost brings no consent back.
+        """
         now = self._clock.now()
         self.ledger.resume_at(loaded.seq, loaded.wall_seen)
         self.seq_on_disk = loaded.seq
@@ -96,18 +106,31 @@ class Consents:
             term = Term(min(consent.expires_at * NS, row.term_wall), boot)
             self.ledger.restore(Accepted(consent, Pin(row.host, row.uuid, row.generation), term))
         self._outbox.restore(loaded.receipts, loaded.last_receipt)
+        self._lost = self.ledger.end(over)
 
     def begin(self, now: Instant) -> None:
         """Ends what ran out while nothing ran, and puts the time on disk: a clock set back before the next note is known.
 
         So are the ends on this boot's clock: read again from a wall clock that was set back, they would be later.
         """
+        self._write_lost(now)
         self.tick(now)
         change = Change()
         for one in self.ledger.standing(now):
             change.term(one.consent.jti, one.term.boot, self._boot_id)
         self._post(change, [], [])
         self.note_time(now)
+
+    def _write_lost(self, now: Instant) -> None:
+        """A crash came between the audit and the state: the provider hears what only the audit knows."""
+        change, receipts = Change(), []
+        for one in self._lost:
+            ending = self.ledger.why_ended(one.consent) or Ending.CONSENT_REVOKED
+            change.ended(Ended(one.consent.jti, ending, one.consent.expires_at + KEEP_SECONDS))
+            facts = {"reason": ending.word, "sessions": "0"}
+            receipts.append(self._outbox.add(change, Event.ENDED, one.consent.jti, now, facts=facts))
+        self._lost = []
+        self._post(change, [], receipts)
 
     # -- what the provider sends ---------------------------------------------------------------------------------
 
@@ -146,12 +169,18 @@ class Consents:
                 self._journal.post(change, then=lambda: self._count(lease))
             else:
                 self._count(lease)
+            if delivered:
+                self.delivered()
             return True
         return False
 
     def _count(self, lease: Lease) -> None:
         if self.lease.count(lease, self.seq_on_disk):
             self.renewed()
+
+    def has(self, resource_id: ResourceId) -> bool:
+        """Whether any consent for the VM stands here, whomever it admits."""
+        return any(one.consent.resource_id == resource_id for one in self.ledger.standing(self._clock.now()))
 
     # -- what ends consents here ---------------------------------------------------------------------------------
 
@@ -199,35 +228,46 @@ class Consents:
 
     def _accept(self, consent: Consent, token: str) -> None:
         now = self._clock.now()
-        known = self.ledger.get(consent.jti) is not None or self.ledger.why_ended(consent) is not None
-        change, receipts = Change(), []
+        self.tick(now)  # what has run out is over, and is not renewed
+        known = self.ledger.knows(consent)
         try:
             self.ledger.check(consent, now)
             pins = self._resolve(consent.resource_id)
             if len(pins) != 1:
                 raise Rejected(Reject.VM_AMBIGUOUS if pins else Reject.VM_UNKNOWN)
+            before = self.ledger.renewed_by(consent)
             accepted = self.ledger.accept(consent, pins[0], now)
         except Rejected as error:
             self._metrics.consents_refused.labels(error.reject).inc()
-            if known:
-                return  # a replay: it has had its receipt
-            ended = Ended(consent.jti, Ending.CONSENT_REVOKED, consent.expires_at + KEEP_SECONDS)
-            self.ledger.end([ended])
-            receipts.append(
-                self._outbox.add(change.ended(ended), Event.REFUSED, consent.jti, now, facts={"why": str(error.reject)})
-            )
-            entry = Entry(consent.jti, audit.Event.CONSENT_REFUSED, {"why": str(error.reject)}, now.wall // 1_000_000)
-            log.warning("consent %s refused: %s", consent.jti, error.reject)
-            self._post(change, [entry], receipts)
-            return
-        if known:
-            return
-        pin = accepted.pin
-        facts = {"host": pin.host, "uuid": pin.uuid, "generation": str(pin.generation)}
-        receipts.append(
-            self._outbox.add(change.consent(accepted, token, self._boot_id), Event.ACCEPTED, consent.jti, now, facts=facts)
-        )
-        granted: dict[str, Json] = {
+            if not known:
+                self._refuse(consent, error.reject, now)
+            return  # a replay has had its receipt
+        if not known:
+            self._stand(accepted, before, token, now)
+
+    def _refuse(self, consent: Consent, why: Reject, now: Instant) -> None:
+        """For good: the provider hears of it once, and signs another if it wants to ask again."""
+        change = Change()
+        ended = Ended(consent.jti, Ending.CONSENT_REVOKED, consent.expires_at + KEEP_SECONDS)
+        self.ledger.end([ended])
+        receipt = self._outbox.add(change.ended(ended), Event.REFUSED, consent.jti, now, facts={"why": str(why)})
+        facts: dict[str, Json] = {"consent": consent.jti, "why": str(why)}
+        log.warning("consent %s refused: %s", consent.jti, why)
+        self._post(change, [Entry(consent.cid, audit.Event.CONSENT_REFUSED, facts, now.wall // 1_000_000)], [receipt])
+
+    def _stand(self, accepted: Accepted, before: Accepted | None, token: str, now: Instant) -> None:
+        """Writes down a consent that stands from now on, in the place of `before` if it renews that."""
+        consent, pin, change = accepted.consent, accepted.pin, Change()
+        change.consent(accepted, token, self._boot_id)
+        if before is not None:
+            change.ended(renewed(before))
+            if self.cutter is not None:
+                self.cutter.carry_on(before, accepted)
+        where = {"host": pin.host, "uuid": pin.uuid, "generation": str(pin.generation)}
+        receipt = self._outbox.add(change, Event.ACCEPTED, consent.jti, now, facts=where)
+        facts: dict[str, Json] = {
+            **where,
+            "consent": consent.jti,
             "resource_id": str(consent.resource_id),
             "giver": consent.giver,
             "operators": sorted(map(str, consent.operators)),
@@ -235,9 +275,16 @@ class Consents:
             "access": str(consent.access),
             "expires_at": consent.expires_at,
         }
-        log.info("consent %s accepted for domain %s on %s", consent.jti, pin.uuid, pin.host)
-        entry = Entry(consent.jti, audit.Event.CONSENT_ACCEPTED, {**facts, **granted}, now.wall // 1_000_000)
-        self._post(change, [entry], receipts)
+        if before is not None:
+            facts["renews"] = before.consent.jti
+        log.info("consent %s accepted for domain %s on %s", consent.cid, pin.uuid, pin.host)
+        entry = Entry(consent.cid, audit.Event.CONSENT_ACCEPTED, facts, now.wall // 1_000_000)
+
+        def on_disk() -> None:
+            if before is not None and self.cutter is not None:
+                self.cutter.extend(accepted)
+
+        self._post(change, [entry], [receipt], then=on_disk)
 
     def _revoke(self, tokens: Iterable[str], arrived: float) -> None:
         """Applies revocations at once, then writes them down and answers. `arrived`: time.perf_counter() of the message."""
@@ -289,11 +336,18 @@ class Consents:
 
     @staticmethod
     def _ended_entry(one: Accepted, ending: Ending, now: Instant, by: str) -> Entry:
-        log.info("consent %s ended: %s", one.consent.jti, ending.word)
-        facts = {"reason": ending.word, "by": by}
-        return Entry(one.consent.jti, audit.Event.CONSENT_ENDED, facts, now.wall // 1_000_000)
+        log.info("consent %s ended: %s", one.consent.cid, ending.word)
+        facts = {"consent": one.consent.jti, "reason": ending.word, "by": by}
+        return Entry(one.consent.cid, audit.Event.CONSENT_ENDED, facts, now.wall // 1_000_000)
 
-    def _post(self, change: Change, entries: list[Entry], receipts: list[StoredReceipt], seq: int = 0) -> None:
+    def _post(
+        self,
+        change: Change,
+        entries: list[Entry],
+        receipts: list[StoredReceipt],
+        seq: int = 0,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         """Writes, and sends the receipts once they are on disk."""
         if not change.statements and not entries:
             return
@@ -302,6 +356,7 @@ class Consents:
             self.seq_on_disk = max(self.seq_on_disk, seq)
             for receipt in receipts:
                 self.publish(receipt)
+            then()
 
         self._journal.post(change, *entries, then=on_disk)
 

@@ -24,12 +24,14 @@ from broker.clock import Clock
 from broker.consents import Consents
 from broker.journal import Journal, JournalFailed
 from broker.metrics import Metrics
+from broker.openings import Inventory
 from broker.safelist import Address, Safelist, SafelistFull
 from broker.session import Operator, Session
-from broker.sessions import Inventory, Sessions
+from broker.sessions import Sessions
 from broker.state import Change
 from broker.tickets import Tickets, TicketsFull
 from broker.websocket import OperatorConnection
+from broker.whereabouts import Inquiry
 from eva import audit
 from eva.consent import Access, Kind
 from eva.control import (
@@ -49,6 +51,7 @@ from eva.control import (
 from eva.ending import Ending
 from eva.instant import NS
 from eva.members import BadMember, Json, Members
+from eva.resource_id import ResourceId
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Desk:
     safelist: Safelist
     attempts: Attempts
     tickets: Tickets
+    inquiry: Inquiry
     metrics: Metrics
     randomness: Callable[[int], bytes]
     hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HASHES_AT_ONCE))
@@ -174,11 +178,18 @@ class ControlChannel:
         except Refused as error:
             return self._refuse(number, error)
 
+    async def _no_consent(self, account: Account, resource_id: ResourceId, error: Refused) -> Refused:
+        """The same refusal, with the node to go to where no consent for the VM is here for anybody."""
+        desk = self._desk
+        if error.refusal is not Refusal.NO_CONSENT or desk.consents.has(resource_id):
+            return error
+        return Refused(error.refusal, error.detail, await desk.inquiry.find(account.name, resource_id))
+
     def _refuse(self, number: int | None, error: Refused) -> Failure:
         self._desk.metrics.refused.labels(error.refusal).inc()
         account = self.account.name if self.account is not None else "-"
         log.info("refused %s at %s: %s", account, self.address, error)
-        return Failure(number, error.refusal)
+        return Failure(number, error.refusal, error.node)
 
     def _check_safelist(self, account: Account) -> None:
         if not self._desk.safelist.admits(self.address, account.name, self._desk.clock.now()):
@@ -272,7 +283,7 @@ class ControlChannel:
         for one in sorted(mine, key=lambda a: a.term.wall):
             consent = one.consent
             row: dict[str, Json] = {
-                "consent": consent.jti,
+                "consent": consent.cid,
                 "resource_id": str(consent.resource_id),
                 "giver": consent.giver,
                 "kinds": sorted(map(str, consent.kinds)),
@@ -299,7 +310,7 @@ class ControlChannel:
             if a.consent.resource_id == resource_id and a.consent.admits(account.name, account.groups)
         ]
         if not mine:
-            raise Refused(Refusal.NO_CONSENT)
+            raise await self._no_consent(account, resource_id, Refused(Refusal.NO_CONSENT))
         cut, seconds = desk.consents.delete(mine, account.name)
         try:
             await desk.journal.write()  # keeps its place behind the tombstones: when it returns they are on disk
@@ -316,7 +327,11 @@ class ControlChannel:
         access = params.convert("access", Access) if params.has("access") else None
         wish = Wish(params.resource_id(), params.convert("kind", Kind), access)
         params.nothing_else()
-        return self._opened(account, await self._desk.sessions.open(wish, self._operator(account), self))
+        try:
+            session = await self._desk.sessions.open(wish, self._operator(account), self)
+        except Refused as error:
+            raise await self._no_consent(account, wish.resource_id, error) from None
+        return self._opened(account, session)
 
     async def _resume(self, account: Account, params: Members) -> Mapping[str, Json]:
         name, received = params.text("session", 64), params.integer("received")
@@ -335,8 +350,8 @@ class ControlChannel:
             ticket=ticket,
             kind=session.kind,
             access=session.access,
-            keyboard=desk.sessions.owns_keyboard(session),
-            consent=consent.jti,
+            keyboard=desk.sessions.roster.owns_keyboard(session),
+            consent=consent.cid,
             resource_id=str(consent.resource_id),
             node=desk.node,
             giver=consent.giver,
@@ -352,27 +367,27 @@ class ControlChannel:
         return {}
 
     async def _take_keyboard(self, account: Account, params: Members) -> Mapping[str, Json]:
-        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
         params.nothing_else()
-        self._desk.sessions.move_keyboard(live, live.id)
+        self._desk.sessions.hands.move_keyboard(live, live.id)
         return {"keyboard": True}
 
     async def _give_keyboard(self, account: Account, params: Members) -> Mapping[str, Json]:
-        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
         to = params.text("to", 64)
         params.nothing_else()
-        self._desk.sessions.move_keyboard(live, to)
+        self._desk.sessions.hands.move_keyboard(live, to)
         return {"keyboard": to == live.id}
 
     async def _send_keys(self, account: Account, params: Members) -> Mapping[str, Json]:
-        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
         chord = params.integers("chord", least=1, greatest=255, most=MAX_CHORD)
         params.nothing_else()
-        await self._desk.sessions.send_chord(live, tuple(chord))
+        await self._desk.sessions.hands.send_chord(live, tuple(chord))
         return {}
 
     async def _release_input(self, account: Account, params: Members) -> Mapping[str, Json]:
-        live = self._desk.sessions.mine(params.text("session", 64), self._operator(account))
+        live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
         params.nothing_else()
-        self._desk.sessions.release_input(live)
+        self._desk.sessions.hands.release_input(live)
         return {}

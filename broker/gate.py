@@ -15,13 +15,13 @@ from eva.ledger import Term
 
 
 class Gate:
-    """One session's gate. `ending` is None until it is shut; it never opens again."""
+    """One session's gate. `ending` is None until it is shut; it never opens again. `term` may be renewed."""
 
-    __slots__ = ("_clock", "_lease", "_released", "_term", "ending", "passed", "paused")
+    __slots__ = ("_clock", "_lease", "_released", "ending", "passed", "paused", "term")
 
     def __init__(self, clock: Clock, term: Term, lease: LeaseState) -> None:
         self._clock = clock
-        self._term = term
+        self.term = term
         self._lease = lease
         self._released = False
         self.ending: Ending | None = None
@@ -40,7 +40,7 @@ class Gate:
         if self.ending is not None or self.paused:
             return False
         now = self._clock.now()
-        return not self._term.over(now) and self._lease.is_open(now)
+        return not self.term.over(now) and self._lease.is_open(now)
 
     def send(self, sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
         """Writes what the socket takes of `data` now if the gate is open. Gives the count of bytes written.

@@ -79,12 +79,12 @@ class GraphicsViewer:
         self.gate.paused = True
         self._read(False)
 
-    def close(self, ending: Ending) -> None:
-        """Cuts the line. The gate is shut already. Idempotent."""
+    def close(self, ending: Ending, grace: float) -> None:
+        """Cuts the line, and gives the operator `grace` seconds to be told. The gate is shut already. Idempotent."""
         connection, self.connection = self.connection, None
         self.cut()
         if connection is not None:
-            connection.end(ending.code, ending.text)
+            connection.end(ending.code, ending.text, grace)
 
     def cut(self) -> None:
         """No byte moves either way after this."""

@@ -13,14 +13,17 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from broker.audit_log import AuditLog, Entry
 from broker.state import Change, State
+from eva.audit import Record
 
 MAX_WAITING = 10_000  # jobs
 MAX_TOGETHER = 256  # jobs that share one sync
+MAX_UNTOLD = 8192  # records that the provider has still to be told of, before operators have to wait
 
 
 class JournalFailed(Exception):
@@ -36,9 +39,12 @@ class _Job:
 
 
 class Journal:
-    """Start it with `start`, stop it with `stop`; `write` in between."""
+    """Start it with `start`, stop it with `stop`; `write` in between.
 
-    def __init__(self, state: State, audit: AuditLog) -> None:
+    `untold`: the records of consents that are on disk and that nobody has told the provider; whoever tells takes them off.
+    """
+
+    def __init__(self, state: State, audit: AuditLog, untold: Iterable[Record] = ()) -> None:
         self._state = state
         self._audit = audit
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -49,6 +55,8 @@ class Journal:
         self._stopping = False
         self._on_failure: Callable[[Exception], None] | None = None
         self.anchor = (audit.chains.count, audit.chains.head)  # of what is on disk
+        self.untold = deque(untold)
+        self.on_untold: Callable[[], None] = lambda: None
 
     def start(self, on_failure: Callable[[Exception], None]) -> None:
         """`on_failure` is called once, on the loop, when the disk fails."""
@@ -80,6 +88,11 @@ class Journal:
         self._waiting[id(job)] = job
         self._queue.put(job)
         return done
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is untold that operators may add no more to it. What ends is recorded all the same."""
+        return len(self.untold) >= MAX_UNTOLD
 
     def oldest(self) -> float:
         """Seconds that the oldest write has waited: a disk that hangs is seen here."""
@@ -131,11 +144,11 @@ class Journal:
         return None
 
     def _report(self, jobs: list[_Job], failure: Exception | None) -> None:
-        anchor_now = (self._audit.chains.count, self._audit.chains.head)
+        anchor_now, new = (self._audit.chains.count, self._audit.chains.head), self._audit.take_new()
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, jobs, failure, anchor_now)
+            self._loop.call_soon_threadsafe(self._tell, jobs, failure, anchor_now, new)
 
-    def _tell(self, jobs: list[_Job], failure: Exception | None, anchor: tuple[int, str]) -> None:
+    def _tell(self, jobs: list[_Job], failure: Exception | None, anchor: tuple[int, str], new: list[Record]) -> None:
         for job in jobs:
             self._waiting.pop(id(job), None)
             if job.done.done():
@@ -146,6 +159,9 @@ class Journal:
                 job.done.set_exception(JournalFailed(str(failure)))
         if failure is None:
             self.anchor = anchor
+            self.untold += new
+            if new:
+                self.on_untold()
         elif self._failure is None:
             self._failure = failure
             if self._on_failure is not None:

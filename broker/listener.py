@@ -21,6 +21,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from broker.attempts import Lobby, Seat
+from broker.certificates import load_authority, load_pair
 from broker.control_channel import ControlChannel, Desk
 from broker.safelist import Address, BadAddress, parse_address
 from broker.settings import OperatorListener
@@ -37,9 +38,12 @@ def server_tls(settings: OperatorListener) -> ssl.SSLContext:
     """Raises OSError, ssl.SSLError. Client certificates are asked for where `client_ca` is set, never demanded."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.certificate, settings.key)
+    load_pair(context, settings.certificate, settings.key)
+    # No session tickets: a resumed session would bring back a client certificate that a new client_ca no longer vouches for.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
     if settings.client_ca is not None:
-        context.load_verify_locations(settings.client_ca)
+        load_authority(context, settings.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
@@ -85,7 +89,7 @@ class Listener:
     def reload_certificate(self) -> None:
         """Takes the certificate that is in the files now, for new connections. Raises OSError, ssl.SSLError."""
         server_tls(self._settings)  # a bad pair must not leave the context with half of it
-        self._tls.load_cert_chain(self._settings.certificate, self._settings.key)
+        load_pair(self._tls, self._settings.certificate, self._settings.key)
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -10,7 +10,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from broker.metrics import Metrics
-from broker.settings import MetricsListener
+from eva.endpoint import MetricsListener
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -12,20 +12,18 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from broker import audit_log
 from broker.accounts import Accounts
 from broker.attempts import Attempts
-from broker.audit_log import AuditLog, Entry
+from broker.audit_log import Entry
 from broker.clock import Clock, SystemClock, boot_id
 from broker.consents import Consents
 from broker.control_channel import Desk
+from broker.disk import open_disk
 from broker.journal import Journal
 from broker.lease import LeaseState
 from broker.listener import Listener
@@ -36,21 +34,21 @@ from broker.outbox import Outbox
 from broker.safelist import BadRow, Safelist, parse_address
 from broker.sessions import Sessions
 from broker.settings import Settings
-from broker.state import BadState, Change, Loaded, State
+from broker.state import BadState, Change
+from broker.testimony import Testimony
 from broker.tickets import Tickets
 from broker.uplink import Uplink
+from broker.whereabouts import Inquiry
 from eva import audit
-from eva.audit import Record
-from eva.consent import MAX_SECONDS
 from eva.ending import Ending
 from eva.instant import NS
-from eva.ledger import KEEP_SECONDS, Ended, Pin
+from eva.ledger import Pin
 from eva.resource_id import ResourceId
 from eva.strict_yaml import BadSettings
 from eva.token import BadToken, SigningKey
 from hypervisor.dialer import Dialer, DialError
 from hypervisor.inventory import Change as VmChange
-from hypervisor.inventory import HostDown, HostUp, Inventory, VmGone, VmStopped, Watch
+from hypervisor.inventory import Fate, HostDown, HostUp, Inventory, VmBefell, Watch
 
 log = logging.getLogger(__name__)
 
@@ -63,51 +61,6 @@ STOP_SECONDS = 5.0  # for websockets to close
 
 class CannotStart(Exception):
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What is on disk, verified."""
-
-    state: State
-    loaded: Loaded
-    audit: AuditLog
-    open_sessions: tuple[Record, ...]  # START records without an END: a crash cut them
-    ended: tuple[Ended, ...]  # consents that the audit says are over
-    torn: int  # bytes of a record that a crash left half written
-
-
-def open_disk(settings: Settings) -> Opened:
-    """Opens and verifies state and audit. Raises BadState, BadAudit."""
-    state = State.open(settings.state, settings.node)
-    loaded = state.load()
-    found = audit_log.read(settings.audit, loaded.audit_count, loaded.audit_head)
-    return Opened(
-        state, loaded, AuditLog.open(settings.audit, found), unfinished(found.records), ended(found.records), len(found.torn)
-    )
-
-
-def ended(records: Iterable[Record]) -> tuple[Ended, ...]:
-    """What ended by the audit. SQLite keeps no checksums: a row of the state that was lost shall not bring a consent back."""
-    found = []
-    for record in records:
-        if record.event in (audit.Event.CONSENT_ENDED, audit.Event.CONSENT_REFUSED):
-            word = str(record.facts.get("reason", Ending.CONSENT_REVOKED.word))
-            keep_until = record.at_ms // 1000 + MAX_SECONDS + KEEP_SECONDS
-            found.append(Ended(record.chain, Ending.of_word(word), keep_until))
-    return tuple(found)
-
-
-def unfinished(records: Iterable[Record]) -> tuple[Record, ...]:
-    """The START records that no END follows."""
-    started: dict[str, Record] = {}
-    for record in records:
-        name = str(record.facts.get("session", ""))
-        if record.event is audit.Event.SESSION_START:
-            started[name] = record
-        elif record.event is audit.Event.SESSION_END:
-            started.pop(name, None)
-    return tuple(started.values())
 
 
 def read_private_key(path: Path) -> SigningKey:
@@ -153,7 +106,7 @@ class Node:
         if now.wall < disk.loaded.wall_seen - CLOCK_SLACK:
             raise CannotStart("the clock is behind the last time seen here: set it right before consents are judged by it")
         self._disk = disk
-        self.journal = Journal(disk.state, disk.audit)
+        self.journal = Journal(disk.state, disk.audit, disk.untold)
         self.lease = LeaseState(settings.lease)
         self.inventory = Inventory(disk.loaded.generations)
         self._watch = Watch(settings.hosts, self.inventory, self._changed)
@@ -177,8 +130,7 @@ class Node:
         self.consents.cutter = self.sessions
         self.consents.renewed = self.sessions.wake
         try:
-            self.consents.restore(disk.loaded)
-            self.consents.ledger.end(disk.ended)
+            self.consents.restore(disk.loaded, disk.ended)
             safelist = Safelist.from_rows(disk.loaded.workstations, self._boot_id, now)
         except (BadToken, BadRow) as error:
             raise BadState(settings.state, f"what it holds does not verify: {error}") from error
@@ -193,6 +145,7 @@ class Node:
             safelist=safelist,
             attempts=Attempts(),
             tickets=Tickets(),
+            inquiry=Inquiry(settings.node, settings.provider, key, self._clock, secrets.token_bytes),
             metrics=self.metrics,
             randomness=secrets.token_bytes,
         )
@@ -213,7 +166,10 @@ class Node:
             self.metrics,
             secrets.token_bytes,
             lambda: self.journal.anchor,
+            lambda: bool(self.journal.untold),
         )
+        self._testimony = Testimony(self.journal, outbox, self._clock, self._uplink.queue_receipt)
+        self.consents.delivered = self._testimony.go_on
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -261,6 +217,7 @@ class Node:
             facts = {"session": record.facts["session"], "reason": Ending.NODE_STOPPING.word, "recovered": True}
             entries.append(Entry(record.chain, audit.Event.SESSION_END, facts, now))
         await self.journal.write(None, *entries)
+        self._testimony.go_on()
 
     async def _end_all(self) -> None:
         self._supervisor.tell("STOPPING=1")
@@ -311,20 +268,19 @@ class Node:
 
     def _changed(self, change: VmChange) -> None:
         """The inventory saw something: it has changed already."""
-        if isinstance(change, VmGone):
-            vm = change.vm
-            self.consents.end_missing(self._is_there)
-            self.sessions.end_domain(Pin(vm.host, vm.uuid, vm.generation), Ending.VM_GONE)
-            self.journal.post(Change().generation(vm.host, vm.uuid, vm.generation + 1))
-        elif isinstance(change, VmStopped):
-            vm = change.vm
-            self.sessions.end_domain(Pin(vm.host, vm.uuid, vm.generation), Ending.VM_STOPPED)
-        elif isinstance(change, HostDown):
-            log.warning("host %s is down: %s", change.host, change.why)
-        elif isinstance(change, HostUp):
-            log.info("host %s is up", change.host)
-            # what was undefined while nobody watched left no event
-            self.consents.end_missing(self._is_there)
+        match change:
+            case VmBefell(vm, Fate.GONE):
+                self.consents.end_missing(self._is_there)
+                self.sessions.end_domain(Pin(vm.host, vm.uuid, vm.generation), Ending.VM_GONE)
+                self.journal.post(Change().generation(vm.host, vm.uuid, vm.generation + 1))
+            case VmBefell(vm, Fate.STOPPED):
+                self.sessions.end_domain(Pin(vm.host, vm.uuid, vm.generation), Ending.VM_STOPPED)
+            case HostDown(host, why):
+                log.warning("host %s is down: %s", host, why)
+            case HostUp(host):
+                log.info("host %s is up", host)
+                # what was undefined while nobody watched left no event
+                self.consents.end_missing(self._is_there)
 
     def _is_there(self, pin: Pin) -> bool:
         """False where the host's domains are known and the one that was pinned is not among them."""
@@ -374,6 +330,8 @@ class Node:
         amiss += [f"host {host.name} is down" for host in self._settings.hosts if not self._watch.host_up(host.name)]
         if self.journal.oldest() > 1.0:
             amiss.append("the disk is slow")
+        if self.journal.crowded:
+            amiss.append("the provider does not take the records: operators wait")
         return amiss
 
     def _refresh(self) -> None:

@@ -20,14 +20,23 @@ class Outbox:
         self._randomness = randomness
         self._last = 0
         self._waiting: dict[int, StoredReceipt] = {}
+        self.telling = 0  # how many of them tell a record of the audit
 
     def restore(self, receipts: Iterable[StoredReceipt], last: int) -> None:
         """Takes up what the state file holds."""
         self._waiting = {receipt.number: receipt for receipt in receipts}
+        self.telling = sum(receipt.event is Event.RECORDED for receipt in self._waiting.values())
         self._last = last
 
     def add(
-        self, change: Change, event: Event, about: str, now: Instant, seq: int = 0, facts: Mapping[str, str] | None = None
+        self,
+        change: Change,
+        event: Event,
+        about: str,
+        now: Instant,
+        seq: int = 0,
+        facts: Mapping[str, str] | None = None,
+        record: str = "",
     ) -> StoredReceipt:
         """Signs the next receipt into `change`. It may be sent once that change is on disk."""
         self._last += 1
@@ -40,11 +49,13 @@ class Outbox:
             at_ms=now.wall // 1_000_000,
             seq=seq,
             facts=tuple(sorted((facts or {}).items())),
+            record=record,
         )
         token = self._key.sign(Receipt.TYP, receipt.to_claims())
         change.receipt(receipt, token)
         stored = StoredReceipt(self._last, token, event, about)
         self._waiting[stored.number] = stored
+        self.telling += event is Event.RECORDED
         return stored
 
     def oldest(self) -> tuple[str, ...]:
@@ -66,5 +77,5 @@ class Outbox:
         """
         done = [r.number for r in self._waiting.values() if r.number <= up_to and r.event is not Event.DELETED]
         for number in done:
-            del self._waiting[number]
+            self.telling -= self._waiting.pop(number).event is Event.RECORDED
         return done

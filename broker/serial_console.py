@@ -75,8 +75,11 @@ class SerialViewer:
         self.drop_pending()
         self._console.pace()
 
-    def close(self, ending: Ending) -> None:
-        """Takes the viewer off the console; the last one cuts the line. The gate is shut already."""
+    def close(self, ending: Ending, grace: float) -> None:
+        """Takes the viewer off the console; the last one cuts the line. The gate is shut already.
+
+        `grace`: seconds that the operator has to be told.
+        """
         connection, self.connection = self.connection, None
         self.drop_pending()
         for timer in (self._taken_timer, self._held_timer):
@@ -85,7 +88,7 @@ class SerialViewer:
         self._console.remove(self)
         if connection is not None:
             connection.send_notice(encode_mark(Mark.ENDED, reason=ending.word, text=ending.text))
-            connection.end(ending.code, ending.text)
+            connection.end(ending.code, ending.text, grace)
 
     def release_keys(self) -> None:
         """Serial has no keys that stay down."""
@@ -177,7 +180,7 @@ class SerialConsole:
         self._line = line
         self._clock = clock
         self._filter = TerminalFilter()
-        self._floors: dict[str, int] = {}  # by consent: where its first viewer came in
+        self._floors: dict[str, int] = {}  # by consent (cid): where its first viewer came in
         self._dropped_counted: dict[str, int] = {}
         self._reading = False
         self._writing = False
@@ -188,8 +191,7 @@ class SerialConsole:
 
     def admit(self, session: Session, gate: Gate) -> SerialViewer:
         """A place for this session. It sees no byte that came before the first session under its own consent."""
-        jti = session.accepted.consent.jti
-        floor = self._floors.setdefault(jti, self.scrollback.end)
+        floor = self._floors.setdefault(session.accepted.consent.cid, self.scrollback.end)
         viewer = SerialViewer(self, session, gate, floor)
         self.viewers[session.id] = viewer
         return viewer
@@ -197,7 +199,7 @@ class SerialConsole:
     def attach(self, viewer: SerialViewer, connection: OperatorConnection) -> None:
         if viewer.resume_from is not None:
             viewer.offset = min(viewer.resume_from, self.scrollback.end)
-        viewer.offset = max(viewer.offset, self._floors[viewer.session.accepted.consent.jti])
+        viewer.offset = max(viewer.offset, self._floors[viewer.session.accepted.consent.cid])
         if viewer.offset < self.scrollback.start:
             viewer.offset = self.scrollback.first_whole()
         viewer.connection = connection
@@ -210,9 +212,9 @@ class SerialConsole:
     def remove(self, viewer: SerialViewer) -> None:
         """The viewer's session is over. With the last one the line is cut and what the guest said is wiped."""
         self.viewers.pop(viewer.session.id, None)
-        jti = viewer.session.accepted.consent.jti
-        if not any(v.session.accepted.consent.jti == jti for v in self.viewers.values()):
-            self._floors.pop(jti, None)
+        cid = viewer.session.accepted.consent.cid
+        if not any(v.session.accepted.consent.cid == cid for v in self.viewers.values()):
+            self._floors.pop(cid, None)
         if not self.viewers:
             self.close()
             self.scrollback.wipe()

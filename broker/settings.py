@@ -6,11 +6,11 @@ Errors: BadSettings (eva.strict_yaml) with file, line and what to do; OSError wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from broker.lease import Limits
 from eva.consent import is_node_name
+from eva.endpoint import ClientTls, MetricsListener, address, client_tls, is_loopback, metrics, path, port
 from eva.strict_yaml import BadSettings, Section, load
 from hypervisor.dialer import BadHost, Host
 
@@ -28,19 +28,6 @@ class OperatorListener:
     client_ca: Path | None
     names: frozenset[str]
     origins: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsListener:
-    address: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    ca: Path
-    certificate: Path | None
-    key: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +77,7 @@ def read(path: Path) -> Settings:
 def parse(text: str, file: str) -> Settings:
     """The settings that the text is; `file` is named in errors. Raises BadSettings."""
     top = load(text, file)
-    state = _path(top, "state_directory", "/var/lib/eva-broker")
+    state = path(top, "state_directory", "/var/lib/eva-broker")
     node = top.text("node", longest=63)
     if not is_node_name(node):
         raise top.fault("node", "needs 1 to 63 letters, digits and hyphens, like AzS-ERCS01")
@@ -103,10 +90,10 @@ def parse(text: str, file: str) -> Settings:
         state=state / "state.db",
         audit=state / "audit.jsonl",
         key=state / "node.pem",
-        root_key=_path(top, "root_key", "/etc/eva/root.pub"),
-        users=_path(top, "users", "/etc/eva/users.yaml"),
+        root_key=path(top, "root_key", "/etc/eva/root.pub"),
+        users=path(top, "users", "/etc/eva/users.yaml"),
         operators=_operators(top.section("operators")),
-        metrics=_metrics(top.section("metrics")),
+        metrics=metrics(top.section("metrics"), 9464),
         mqtt=_mqtt(top.section("mqtt")),
         provider=_provider(top.section("provider")),
         hosts=_hosts(top),
@@ -117,21 +104,6 @@ def parse(text: str, file: str) -> Settings:
     limits.nothing_else()
     top.nothing_else()
     return settings
-
-
-def _absolute(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute():
-        raise ValueError("it needs a path from the root: begin it with /")
-    return path
-
-
-def _path(section: Section, key: str, default: str | None = None) -> Path:
-    return section.convert(key, _absolute, default)
-
-
-def _address(text: str) -> str:
-    return str(ip_address(text))
 
 
 def _host_name(text: str) -> str:
@@ -148,11 +120,11 @@ def _origin(text: str) -> str:
 
 def _operators(section: Section) -> OperatorListener:
     listener = OperatorListener(
-        address=section.convert("address", _address, "0.0.0.0"),  # noqa: S104 - operators come from their own network
-        port=section.integer("port", 1, 65535, 8443),
-        certificate=_path(section, "certificate"),
-        key=_path(section, "key"),
-        client_ca=_path(section, "client_ca") if section.has("client_ca") else None,
+        address=address(section, "0.0.0.0"),  # noqa: S104 - operators come from their own network
+        port=port(section, 8443),
+        certificate=path(section, "certificate"),
+        key=path(section, "key"),
+        client_ca=path(section, "client_ca") if section.has("client_ca") else None,
         names=frozenset(section.each("names", _host_name, most=32, least=1)),
         origins=frozenset(section.each("origins", _origin, most=32) if section.has("origins") else ()),
     )
@@ -160,33 +132,15 @@ def _operators(section: Section) -> OperatorListener:
     return listener
 
 
-def _metrics(section: Section) -> MetricsListener:
-    listener = MetricsListener(section.convert("address", _address, "127.0.0.1"), section.integer("port", 1, 65535, 9464))
-    section.nothing_else()
-    return listener
-
-
-def _client_tls(section: Section) -> ClientTls:
-    tls = ClientTls(
-        ca=_path(section, "ca"),
-        certificate=_path(section, "certificate") if section.has("certificate") else None,
-        key=_path(section, "key") if section.has("key") else None,
-    )
-    if (tls.certificate is None) != (tls.key is None):
-        raise section.fault("certificate", "needs its key beside it, and the key its certificate")
-    section.nothing_else()
-    return tls
-
-
 def _mqtt(section: Section) -> Mqtt:
     mqtt = Mqtt(
         host=section.text("host", longest=255),
-        port=section.integer("port", 1, 65535, 8883),
+        port=port(section, 8883),
         username=section.text("username", longest=128) if section.has("username") else None,
-        password_file=_path(section, "password_file") if section.has("password_file") else None,
-        tls=_client_tls(section.section("tls")) if section.has("tls") else None,
+        password_file=path(section, "password_file") if section.has("password_file") else None,
+        tls=client_tls(section.section("tls")) if section.has("tls") else None,
     )
-    if mqtt.tls is None and mqtt.host not in ("127.0.0.1", "::1", "localhost"):
+    if mqtt.tls is None and not is_loopback(mqtt.host):
         raise section.fault("tls", "is needed for an MQTT broker on another host")
     section.nothing_else()
     return mqtt
@@ -196,7 +150,7 @@ def _provider(section: Section) -> Provider:
     url = section.text("url", longest=255)
     if not url.startswith("https://") or url.rstrip("/").count("/") != 2:
         raise section.fault("url", "needs the form https://HOST:PORT")
-    provider = Provider(url.rstrip("/"), _path(section, "ca") if section.has("ca") else None)
+    provider = Provider(url.rstrip("/"), path(section, "ca") if section.has("ca") else None)
     section.nothing_else()
     return provider
 

@@ -88,6 +88,7 @@ class Loaded:
     generations: dict[tuple[str, str], int]
     seq: int
     last_receipt: int
+    told: int  # the audit's records up to this count are told
     wall_seen: int
     keys: dict[int, str]
     audit_count: int
@@ -229,6 +230,7 @@ class State:
                 generations={(host, uuid): number for host, uuid, number in rows("SELECT * FROM generation")},
                 seq=int(meta.get("seq", "0")),
                 last_receipt=int(meta.get("last_receipt", "0")),
+                told=int(meta.get("told", "0")),
                 wall_seen=int(meta.get("wall_seen", "0")),
                 keys={int(key[5:]): value for key, value in meta.items() if key.startswith("keys:")},
                 audit_count=int(meta.get("audit_count", "0")),

@@ -12,24 +12,26 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import aiomqtt
 import httpx
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from broker.certificates import client_context, load_pair
 from broker.clock import Clock
 from broker.consents import Consents
 from broker.metrics import Metrics
 from broker.outbox import Outbox
-from broker.settings import ClientTls, Mqtt, Provider
+from broker.settings import Mqtt, Provider
 from broker.state import StoredReceipt
+from eva.endpoint import ClientTls
 from eva.token import SigningKey, b64
 from eva.wire import (
     CONTENT_TYPE,
     LEASE_PATH,
     MAX_ENVELOPE,
+    MAX_RECEIPTS,
     Envelope,
     LeaseRequest,
     consent_topic,
@@ -54,15 +56,15 @@ BACKOFF = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 def client_tls(tls: ClientTls) -> ssl.SSLContext:
     """Raises OSError, ssl.SSLError for a file that is missing or no certificate."""
-    context = ssl.create_default_context(cafile=str(tls.ca))
+    context = client_context(tls.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
+        load_pair(context, tls.certificate, tls.key)
     return context
 
 
 class Uplink:
-    """`run` until cancelled. `anchor` gives the count and head of the audit on disk."""
+    """`run` until cancelled. `anchor`: the count and head of the audit on disk. `has_more`: whether more waits to be told."""
 
     def __init__(
         self,
@@ -78,13 +80,14 @@ class Uplink:
         metrics: Metrics,
         randomness: Callable[[int], bytes],
         anchor: Callable[[], tuple[int, str]],
+        has_more: Callable[[], bool],
     ) -> None:
         self._node = node
         self._mqtt = mqtt
         self._mqtt_tls = client_tls(mqtt.tls) if mqtt.tls is not None else None
         self._password = mqtt.password_file.read_text().strip() if mqtt.password_file is not None else None
         self._url = provider.url + LEASE_PATH
-        self._https_tls = ssl.create_default_context(cafile=_text(provider.ca))
+        self._https_tls = client_context(provider.ca)
         self._every = every
         self._key = key
         self._clock = clock
@@ -94,11 +97,12 @@ class Uplink:
         self._metrics = metrics
         self._randomness = randomness
         self._anchor = anchor
+        self._has_more = has_more
         self._client: aiomqtt.Client | None = None
         self._answered = asyncio.Event()
         self._hurry = asyncio.Event()
         self._receipts: asyncio.Queue[StoredReceipt] = asyncio.Queue(RECEIPTS)
-        consents.publish = self._queue_receipt
+        consents.publish = self.queue_receipt
         consents.behind = self._hurry.set
 
     async def run(self) -> None:
@@ -175,15 +179,20 @@ class Uplink:
 
     # -- receipts ------------------------------------------------------------------------------------------------
 
-    def _queue_receipt(self, receipt: StoredReceipt) -> None:
+    def queue_receipt(self, receipt: StoredReceipt) -> None:
+        """Takes a receipt that is on disk, to be published soon."""
         if self._receipts.full():
             return  # it is on disk, and the next lease request carries it
         self._receipts.put_nowait(receipt)
 
     async def _publish_receipts(self) -> None:
         while True:
-            receipt = await self._receipts.get()
-            await self._publish(receipt_topic(self._node), Envelope(receipt.token).encode())
+            tokens = [(await self._receipts.get()).token]
+            while not self._receipts.empty() and len(tokens) <= MAX_RECEIPTS:
+                tokens.append(self._receipts.get_nowait().token)
+            await self._publish(receipt_topic(self._node), Envelope(tokens[0], receipts=tuple(tokens[1:])).encode())
+            if self._receipts.empty() and self._has_more():
+                self._hurry.set()  # the answer says what has come, and makes room
 
     # -- leases --------------------------------------------------------------------------------------------------
 
@@ -242,7 +251,3 @@ class Uplink:
 
 def _status(word: str) -> bytes:
     return json.dumps({"status": word}).encode()
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

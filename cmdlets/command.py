@@ -132,7 +132,7 @@ def run(work: Callable[[Node], Coroutine[Any, Any, int]], **given: Any) -> None:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - the program's edge: what has no line of its own is told with its place
-        told = explain(error)
+        told = explain(error, _again())
         if told is None:
             traceback.print_exc()
             status = Exit.FAULT
@@ -163,12 +163,24 @@ async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
         return 128 + came[0]
 
 
-def explain(error: Exception) -> tuple[str, int] | None:
-    """What a person is told of an error, and the status; None for what nobody foresaw."""
+def _again() -> str:
+    """The command as it was given, as far as it names the VM."""
+    context = click.get_current_context()
+    return f"{context.info_name} -ResourceID {context.params.get('resource_id')}"
+
+
+def _refusal(error: Refused, again: str) -> str:
+    if error.node is not None:
+        return f"The consent for this virtual machine is at {error.node}: {again} --ercs {error.node}"
+    return f"{error.text} {_ADVICE.get(error.refusal, '')}".rstrip()
+
+
+def explain(error: Exception, again: str = "") -> tuple[str, int] | None:
+    """What a person is told of an error, and the status; None for what nobody foresaw. `again`: how to try at another node."""
     found: tuple[str, int] | None = None
     match error:
         case Refused():
-            found = f"{error.text} {_ADVICE.get(error.refusal, '')}".rstrip(), Exit.REFUSED
+            found = _refusal(error, again), Exit.REFUSED
         case Untrusted():
             text = f"the certificate of {error.url} does not verify: {error.why}."
             found = f"{text} If its authority is your own, name it with --ca FILE.", Exit.NO_CONNECTION

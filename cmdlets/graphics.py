@@ -180,7 +180,7 @@ class GraphicsSession:
         while standing.ended is None:
             try:
                 event, members = await self._control.next_notice(standing.session)
-                for line in standing.apply(event, members):
+                for line in standing.apply(event, members, boot_s()):
                     self._tell(line)
             except BadMember as bad:
                 raise Unintelligible(self._control.node.url, bad.why) from None

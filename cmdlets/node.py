@@ -236,7 +236,7 @@ class Control:
                 raise BadMember("an answer to nothing")
             if not answer.done():
                 if isinstance(said, Failure):
-                    answer.set_exception(Refused(said.refusal))
+                    answer.set_exception(Refused(said.refusal, node=said.node))
                 else:
                     answer.set_result(Members(said.result))
             return

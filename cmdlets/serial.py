@@ -144,7 +144,7 @@ class SerialSession:
         standing = self._standing
         if standing is None or (told := control.heard(Event.ENDED, standing.session)) is None:
             return None
-        standing.apply(Event.ENDED, told)
+        standing.apply(Event.ENDED, told, boot_s())
         return standing.ended
 
     def _stand(self, opened: Opened) -> Standing:
@@ -244,7 +244,7 @@ class SerialSession:
         try:
             while standing.ended is None:
                 event, members = await control.next_notice(standing.session)
-                for line in standing.apply(event, members):
+                for line in standing.apply(event, members, boot_s()):
                     self._seat.tell(line)
                 self._seat.title(standing.title(boot_s()))
                 self._mind_keyboard(standing)

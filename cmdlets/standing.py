@@ -91,10 +91,12 @@ class Standing:
         """All of it, on demand."""
         return [self.title(now_s), *(f"  {viewer.account} {self._part(viewer)}" for viewer in self.viewers)]
 
-    def apply(self, event: Event, members: Members) -> list[str]:
+    def apply(self, event: Event, members: Members, now_s: float) -> list[str]:
         """Takes in a notice and gives the lines to tell. Raises BadMember."""
         if event is Event.COUNTDOWN:
             return self._countdown(members.integer("remaining_s"))
+        if event is Event.RENEWED:
+            return self._renewed(members.integer("expires_at"), members.integer("remaining_s"), now_s)
         if event is Event.VIEWERS:
             return self._viewers(members)
         if event is Event.HELD:
@@ -110,6 +112,11 @@ class Standing:
     def _countdown(self, remaining_s: int) -> list[str]:
         unit, count = ("minute", round(remaining_s / 60)) if remaining_s > 90 else ("second", remaining_s)
         return [f"{count} {unit}{'' if count == 1 else 's'} until the consent runs out and the console closes."]
+
+    def _renewed(self, expires_at: int, remaining_s: int, now_s: float) -> list[str]:
+        self._ends_at_s = now_s + remaining_s
+        until = datetime.fromtimestamp(expires_at).astimezone()
+        return [f"The tenant has renewed the consent: until {until:%H:%M %Z}, {self._left(now_s)} left."]
 
     def _viewers(self, members: Members) -> list[str]:
         self.viewers = tuple(

@@ -64,9 +64,14 @@ CLOUDADMIN = Principal(True, "cloudadmin")
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """Who granted what, where, to whom and until when. `issued_at`, `expires_at`: Unix seconds. `kid`: the key that signed."""
+    """Who granted what, where, to whom and until when. `issued_at`, `expires_at`: Unix seconds. `kid`: the key that signed.
+
+    `cid` is the consent's id for people, the same over its renewals and moves; `jti` is this token's own. A consent's first
+    token has the two alike. Of two tokens with one cid, the one that was issued later replaces the other.
+    """
 
     jti: str
+    cid: str
     node: str
     resource_id: ResourceId
     giver: str
@@ -85,6 +90,7 @@ class Consent:
             "iss": PROVIDER,
             "aud": self.node,
             "jti": self.jti,
+            "cid": self.cid,
             "iat": self.issued_at,
             "exp": self.expires_at,
             "sub": self.giver,
@@ -101,6 +107,7 @@ class Consent:
         claims.exactly("iss", PROVIDER)
         consent = cls(
             jti=claims.jti(),
+            cid=claims.jti("cid"),
             node=claims.text("aud"),
             resource_id=claims.resource_id(),
             giver=claims.text("sub", longest=128, empty=False),

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from eva.consent import Access, Kind
+from eva.consent import Access, Kind, is_node_name
 from eva.members import BadMember, Json, Members, strict_json
 
 SUBPROTOCOL = "eva.control.v1"
@@ -53,6 +53,7 @@ class Event(StrEnum):
     """What a node tells by itself."""
 
     COUNTDOWN = "session.countdown"  # session, remaining_s
+    RENEWED = "session.renewed"  # session, expires_at, remaining_s
     VIEWERS = "session.viewers"  # session, viewers, keyboard
     HELD = "session.held"  # session, held, why
     ENDED = "session.ended"  # session, reason, text, at_ms, stale_bytes
@@ -105,11 +106,15 @@ _CODES = {Refusal.BAD_REQUEST: -32602} | {
 
 
 class Refused(Exception):
-    """The node refuses a request. `detail` is for the node's log, never for the peer."""
+    """The node refuses a request. `detail` is for the node's log, never for the peer.
 
-    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+    `node`: where the consent is that this node has not, if the provider knows; a hint.
+    """
+
+    def __init__(self, refusal: Refusal, detail: str = "", node: str | None = None) -> None:
         self.refusal = refusal
         self.detail = detail
+        self.node = node
         super().__init__(f"{refusal}: {detail}" if detail else str(refusal))
 
     @property
@@ -149,17 +154,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`id` is None where the request's own could not be read."""
+    """`id` is None where the request's own could not be read. `node`: as in Refused."""
 
     id: int | None
     refusal: Refusal
+    node: str | None = None
 
     def encode(self) -> str:
-        error: dict[str, Json] = {
-            "code": _CODES[self.refusal],
-            "message": _TEXTS[self.refusal],
-            "data": {"reason": str(self.refusal)},
-        }
+        data: dict[str, Json] = {"reason": str(self.refusal)}
+        if self.node is not None:
+            data["node"] = self.node
+        error: dict[str, Json] = {"code": _CODES[self.refusal], "message": _TEXTS[self.refusal], "data": data}
         return _dump({"jsonrpc": "2.0", "id": self.id, "error": error})
 
 
@@ -179,12 +184,21 @@ def decode_from_node(text: str) -> Answer | Failure | Notice:
         found: Answer | Failure | Notice = Notice(members.convert("method", Event), members.table("params", most=16))
     elif members.has("error"):
         error = Members(members.table("error", most=3))
-        reason = Members(error.table("data", most=1)).convert("reason", Refusal)
-        found = Failure(members.integer("id") if not members.null("id") else None, reason)
+        data = Members(error.table("data", most=2))
+        node = data.convert("node", _node_name) if data.has("node") else None
+        found = Failure(members.integer("id") if not members.null("id") else None, data.convert("reason", Refusal), node)
+        data.nothing_else()
     else:
         found = Answer(members.integer("id"), members.table("result", most=32))
     members.nothing_else()
     return found
+
+
+def _node_name(text: str) -> str:
+    """Raises ValueError."""
+    if not is_node_name(text):
+        raise ValueError
+    return text
 
 
 def _dump(message: Mapping[str, Json]) -> str:

@@ -1,7 +1,8 @@
 """The order-free ledger of consents and what ended them. Pure: the caller keeps it on disk and reads the clocks.
 
 Consents and endings only grow, so the order in which they come, and how often, changes nothing: revocation wins. A consent
-stands while it was accepted, is unexpired on both clocks, its key stands, its jti is not ended, and no watermark covers it.
+stands while it was accepted, is unexpired on both clocks, its key stands, its jti is not ended, no watermark covers it, and no
+later one of its cid was accepted: that one renews it, and has ended it for good.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Term:
     def over(self, now: Instant) -> bool:
         return now.wall >= self.wall or now.boot >= self.boot
 
+    def at_most(self, other: Term) -> Term:
+        """The earlier of both ends, on each clock."""
+        return Term(min(self.wall, other.wall), min(self.boot, other.boot))
+
     def remaining(self, now: Instant) -> float:
         """Seconds until it is over, 0 at the least."""
         return max(0, min(self.wall - now.wall, self.boot - now.boot)) / NS
@@ -84,11 +89,17 @@ class Watermark:
     keep_until: int
 
 
+def renewed(accepted: Accepted) -> Ended:
+    """The ending of a consent that a later one of its cid has replaced."""
+    return Ended(accepted.consent.jti, Ending.CONSENT_REVOKED, accepted.consent.expires_at + KEEP_SECONDS)
+
+
 class Ledger:
     """See the module. Methods that end consents give back those that stood until then, so that the caller cuts them."""
 
     def __init__(self) -> None:
         self._accepted: dict[str, Accepted] = {}
+        self._latest: dict[str, Consent] = {}  # by cid, of those accepted
         self._ended: dict[str, Ended] = {}
         self._watermarks: dict[ResourceId, Watermark] = {}
         self._kids: frozenset[str] = frozenset()
@@ -100,14 +111,28 @@ class Ledger:
 
     def why_ended(self, consent: Consent) -> Ending | None:
         """What ended this consent whatever the time is, or None."""
+        if (ending := self._revoked(consent)) is not None:
+            return ending
+        if consent.kid not in self._kids or self._is_outdated(consent):
+            return Ending.CONSENT_REVOKED
+        return None
+
+    def _is_outdated(self, consent: Consent) -> bool:
+        """Whether another of its cid was accepted that is no older, or means another VM: a cid never does."""
+        latest = self._latest.get(consent.cid)
+        if latest is None or latest.jti == consent.jti:
+            return False
+        return consent.issued_at <= latest.issued_at or consent.resource_id != latest.resource_id
+
+    def _revoked(self, consent: Consent) -> Ending | None:
         if ended := self._ended.get(consent.jti):
             return ended.ending
         mark = self._watermarks.get(consent.resource_id)
-        if mark is not None and consent.issued_at <= mark.issued_by:
-            return mark.ending
-        if consent.kid not in self._kids:
-            return Ending.CONSENT_REVOKED
-        return None
+        return mark.ending if mark is not None and consent.issued_at <= mark.issued_by else None
+
+    def knows(self, consent: Consent) -> bool:
+        """Whether this very consent, or what ended it, has come before."""
+        return consent.jti in self._accepted or self._revoked(consent) is not None
 
     def standing(self, now: Instant) -> list[Accepted]:
         """Every consent that stands now."""
@@ -116,6 +141,13 @@ class Ledger:
 
     def get(self, jti: str) -> Accepted | None:
         return self._accepted.get(jti)
+
+    def renewed_by(self, consent: Consent) -> Accepted | None:
+        """What stands here with the consent's cid, and would end if the consent was accepted."""
+        latest = self._latest.get(consent.cid)
+        if latest is None or latest.jti == consent.jti or self.why_ended(latest) is not None:
+            return None
+        return self._accepted[latest.jti]
 
     def watermark_of(self, resource_id: ResourceId) -> Watermark:
         """The watermark of this VM. Raises KeyError where there is none."""
@@ -152,7 +184,10 @@ class Ledger:
             raise Rejected(Reject.REVOKED)
 
     def accept(self, consent: Consent, pin: Pin, now: Instant) -> Accepted:
-        """Lets the consent stand for the VM that `pin` names. The same one again changes nothing. Raises Rejected."""
+        """Lets the consent stand for the VM that `pin` names, and ends the one that it renews: `renewed_by` gives that before.
+
+        The same one again changes nothing. Raises Rejected.
+        """
         self.check(consent, now)
         if consent.jti in self._accepted:
             return self._accepted[consent.jti]
@@ -160,12 +195,18 @@ class Ledger:
         # a signer's clock that runs ahead must not give more than the signed span
         seconds = min(consent.expires_at - now.wall_seconds, consent.expires_at - consent.issued_at, MAX_SECONDS)
         accepted = Accepted(consent, pin, Term(consent.expires_at * NS, now.boot + seconds * NS))
-        self._accepted[consent.jti] = accepted
+        if (before := self.renewed_by(consent)) is not None:
+            self.end([renewed(before)])
+        self.restore(accepted)
         return accepted
 
     def restore(self, accepted: Accepted) -> None:
         """Takes a consent back from disk as it was accepted."""
-        self._accepted[accepted.consent.jti] = accepted
+        consent = accepted.consent
+        self._accepted[consent.jti] = accepted
+        latest = self._latest.get(consent.cid)
+        if latest is None or latest.issued_at < consent.issued_at:
+            self._latest[consent.cid] = consent
 
     def end(self, ended: Iterable[Ended]) -> list[Accepted]:
         """Ends consents, known or yet to come. The first reason stays."""
@@ -236,6 +277,7 @@ class Ledger:
             if accepted.consent.expires_at + KEEP_SECONDS < wall:
                 del self._accepted[jti]
                 gone.append(jti)
+        self._latest = {cid: latest for cid, latest in self._latest.items() if latest.jti in self._accepted}
         self._watermarks = {r: m for r, m in self._watermarks.items() if m.keep_until >= wall}
         return gone
 

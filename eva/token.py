@@ -35,6 +35,7 @@ class Typ(StrEnum):
     LEASE = "eva-lease+jwt"
     RECEIPT = "eva-receipt+jwt"
     KEYS = "eva-keys+jwt"
+    QUERY = "eva-query+jwt"
 
 
 class Fault(StrEnum):

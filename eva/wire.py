@@ -13,6 +13,7 @@ from enum import StrEnum
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from eva.audit import MAX_RECORD
 from eva.consent import PROVIDER
 from eva.members import Json, strict_json
 from eva.token import BadToken, Claims, Fault, Typ, b64, thumbprint, unb64
@@ -189,14 +190,16 @@ class Event(StrEnum):
     REFUSED = "refused"  # the consent does not stand here; facts: why
     ENDED = "ended"  # a revocation was applied, or the consent ended by itself; facts: reason, sessions, cut_us
     DELETED = "deleted"  # an operator deleted the session here: answer it with a revocation; facts: account
+    RECORDED = "recorded"  # the audit of a consent (about: its cid) has one record more; no facts, but the record itself
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """A node's signed word about one consent or revocation, verified without expiry, for years.
 
-    `number` is gapless for each node. `about` is the jti of the consent, or of the revocation that had no single one.
-    `at_ms`: Unix milliseconds on the node's clock. `seq`: the revocation this answers, 0 for none. `facts`: short texts.
+    `number` is gapless for each node. `about` is the jti of the consent, or of the revocation that had no single one; the
+    consent's cid where a record is told. `at_ms`: Unix milliseconds on the node's clock. `seq`: the revocation this answers,
+    0 for none. `facts`: short texts. `record`: the text whose SHA-256 is the record's digest (eva/audit.py), else empty.
     """
 
     node: str
@@ -207,11 +210,12 @@ class Receipt:
     at_ms: int
     seq: int = 0
     facts: tuple[tuple[str, str], ...] = field(default=())
+    record: str = ""
 
     TYP = Typ.RECEIPT
 
     def to_claims(self) -> dict[str, Json]:
-        return {
+        claims: dict[str, Json] = {
             "iss": self.node,
             "aud": PROVIDER,
             "jti": self.jti,
@@ -222,20 +226,25 @@ class Receipt:
             "seq": self.seq,
             "facts": dict(self.facts),
         }
+        if self.event is Event.RECORDED:
+            claims["record"] = self.record
+        return claims
 
     @classmethod
     def from_claims(cls, claims: Claims) -> Receipt:
         """Raises BadToken. That the key which signed is this node's own is for the caller to know."""
         facts = claims.table("facts", most=8)
+        event = claims.convert("event", Event)
         receipt = cls(
             node=claims.text("iss"),
             jti=claims.jti(),
             number=claims.integer("number", least=1),
-            event=claims.convert("event", Event),
+            event=event,
             about=claims.jti("about"),
             at_ms=claims.integer("at_ms"),
             seq=claims.integer("seq"),
             facts=tuple(sorted((name, text) for name, text in facts.items() if isinstance(text, str))),
+            record=claims.text("record", longest=MAX_RECORD, empty=False) if event is Event.RECORDED else "",
         )
         claims.text("aud")
         claims.nothing_else()

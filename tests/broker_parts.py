@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -25,6 +27,7 @@ from broker.outbox import Outbox
 from broker.session import Operator, Session
 from broker.sessions import Sessions
 from broker.state import State, StoredReceipt
+from broker.testimony import Testimony
 from broker.websocket import OperatorConnection, serve
 from eva import control
 from eva.audit import Event as AuditEvent
@@ -38,6 +41,7 @@ from eva.resource_id import ResourceId
 from eva.token import Keyring, SigningKey, b64, thumbprint, verify
 from eva.wire import NODES, ROOT, Envelope, KeySet, Lease, Receipt
 from hypervisor.dialer import GUEST_BUFFER, Host, Line
+from tests.rfb_bytes import VERSION, request, server_init, set_encodings
 
 NODE = "AzS-ERCS01"
 START = 1_800_000_000  # Unix seconds at which every test's clock begins
@@ -78,8 +82,10 @@ class HandClock:
 
 def consent(seconds: int = 28_800, issued_at: int = START, vm: str = "vm1", **other: object) -> Consent:
     """A consent of the sort that most tenants give."""
+    name = jti()
     facts: dict[str, object] = {
-        "jti": jti(),
+        "jti": name,
+        "cid": name,
         "node": NODE,
         "resource_id": vm_id(vm),
         "giver": "tenant1",
@@ -270,7 +276,8 @@ class Core:
         state = State.open(self.state_path, NODE)
         self.loaded = state.load()
         found = audit_log.read(self.audit_path, self.loaded.audit_count, self.loaded.audit_head)
-        self.journal = Journal(state, AuditLog.open(self.audit_path, found))
+        untold = [r for r in audit_log.of_consents(found.records) if r.count > self.loaded.told]
+        self.journal = Journal(state, AuditLog.open(self.audit_path, found), untold)
         self.failures: list[Exception] = []
         self.lease = LeaseState(Limits())
         self.metrics = Metrics()
@@ -304,6 +311,9 @@ class Core:
         self.consents.renewed = self.sessions.wake
         self.published: list[StoredReceipt] = []
         self.consents.publish = self.published.append
+        self.told: list[StoredReceipt] = []
+        self.testimony = Testimony(self.journal, self.outbox, self.clock, self.told.append)
+        self.consents.delivered = self.testimony.go_on
         self.consents.restore(self.loaded)
 
     def start(self) -> Core:
@@ -328,6 +338,12 @@ class Core:
         one = replace(one, kid=self.signer.key.kid)
         self.consents.take_consent(self.signer.letter(one))
         return one
+
+    def renew_consent(self, one: Consent, **other: object) -> Consent:
+        """Takes a later consent of the same cid, which lasts 8 hours from now if nothing else is said."""
+        return self.grant(
+            consent(**({"issued_at": max(one.issued_at + 1, self.clock.now().wall_seconds), "cid": one.cid} | other))
+        )  # type: ignore[arg-type]
 
     def revoke(self, one: Consent, seq: int = 1) -> None:
         self.consents.take_revocation(self.signer.letter(revocation_of(one, seq)))
@@ -361,10 +377,17 @@ class Core:
         return {a.consent.jti for a in self.consents.ledger.standing(self.clock.now())}
 
     def receipts(self) -> list[Receipt]:
-        """What was published, verified."""
+        """What was published, verified, but for records."""
+        return self._verified(self.published)
+
+    def testimonies(self) -> list[Receipt]:
+        """The records that were published, verified."""
+        return self._verified(self.told)
+
+    def _verified(self, stored: Iterable[StoredReceipt]) -> list[Receipt]:
         public = self.node_key.private.public_key()
         keys: Keyring = {thumbprint(public): public}
-        return [Receipt.from_claims(verify(r.token, Receipt.TYP, keys, "eva-provider")) for r in self.published]
+        return [Receipt.from_claims(verify(r.token, Receipt.TYP, keys, "eva-provider")) for r in stored]
 
     def records(self, *events: AuditEvent) -> list[Record]:
         """The audit on disk, verified."""
@@ -379,7 +402,7 @@ class Core:
         return await self.sessions.open(Wish(vm_id(vm), kind, access), operator, News())
 
     def live(self, session: Session):
-        return self.sessions._live[session.id]
+        return self.sessions.roster.lives[session.id]
 
     @asynccontextmanager
     async def edge(self) -> AsyncIterator[Edge]:
@@ -453,3 +476,49 @@ async def notice(client: ClientConnection, mark: control.Mark) -> Mapping[str, J
                 found, members = control.decode_mark(frame)
                 if found is mark:
                     return members._body
+
+
+async def refusal(node: Core, *args: object, **other: object) -> control.Refusal:
+    with pytest.raises(control.Refused) as caught:
+        await node.open(*args, **other)  # type: ignore[arg-type]
+    return caught.value.refusal
+
+
+def hold_disk(node: Core) -> threading.Event:
+    """The audit waits until the event is set."""
+    gate, append = threading.Event(), node.journal._audit.append
+    node.journal._audit.append = lambda entries: (gate.wait(10), append(entries))  # type: ignore[method-assign]
+    return gate
+
+
+async def pass_time(node: Core, seconds: float) -> None:
+    """Lets both clocks go on while leases keep coming."""
+    while seconds > 0:
+        node.clock.run(min(seconds, 5))
+        seconds -= 5
+        await node.renew()
+        node.sessions.tick(node.clock.now())
+
+
+def ends_of(node: Core, session: Session) -> list[str]:
+    return [str(r.facts["reason"]) for r in node.records(AuditEvent.SESSION_END) if r.facts["session"] == session.id]
+
+
+async def shake_hands(client, guest: socket.socket) -> None:
+    """RFC 6143 7.1 to 7.3, through the filter."""
+    guest.send(VERSION)
+    await console_bytes(client, len(VERSION))
+    await client.send(VERSION)
+    await hears(guest, len(VERSION))
+    guest.send(b"\x01\x01")
+    await console_bytes(client, 2)
+    await client.send(b"\x01")
+    await hears(guest, 1)
+    guest.send(bytes(4))
+    await console_bytes(client, 4)
+    await client.send(b"\x01")
+    await hears(guest, 1)
+    guest.send(server_init())
+    await console_bytes(client, 24)
+    await client.send(set_encodings(0) + request())
+    await hears(guest, 8 + 10)

@@ -19,8 +19,9 @@ from broker.attempts import Attempts
 from broker.control_channel import Desk
 from broker.listener import Listener
 from broker.safelist import Safelist
-from broker.settings import OperatorListener
+from broker.settings import OperatorListener, Provider
 from broker.tickets import Tickets
+from broker.whereabouts import Inquiry
 from eva.control import (
     CONSOLE_PATH,
     CONTROL_PATH,
@@ -53,7 +54,7 @@ def accounts(*names: str, groups: str = "cloudadmin") -> Accounts:
 class Port:
     """The open port of a node."""
 
-    def __init__(self, node: Core, authority: Authority) -> None:
+    def __init__(self, node: Core, authority: Authority, provider: Provider) -> None:
         pair = authority.server("ercs")
         self.node, self.number = node, free_port()
         self.desk = Desk(
@@ -67,6 +68,7 @@ class Port:
             safelist=Safelist(node.boot_id),
             attempts=Attempts(),
             tickets=Tickets(),
+            inquiry=Inquiry(NODE, provider, node.node_key, node.clock, secrets.token_bytes),
             metrics=node.metrics,
             randomness=secrets.token_bytes,
         )
@@ -123,7 +125,7 @@ async def ask(client: ClientConnection, method: Method | str, **params: Json) ->
                 continue
             assert found.id == number
             if isinstance(found, Failure):
-                raise Refused(found.refusal)
+                raise Refused(found.refusal, node=found.node)
             return found.result
 
 
@@ -137,10 +139,10 @@ async def refusal(client: ClientConnection, method: Method | str, **params: Json
 
 
 @asynccontextmanager
-async def port(directory: Path, authority: Authority) -> AsyncIterator[Port]:
-    """A node with a fresh lease and its port open."""
+async def port(directory: Path, authority: Authority, provider: Provider | None = None) -> AsyncIterator[Port]:
+    """A node with a fresh lease and its port open. Unless one is given, nobody answers in the provider's place."""
     async with core(directory) as node:
-        one = Port(node, authority)
+        one = Port(node, authority, provider or Provider(f"https://127.0.0.1:{free_port()}", authority.ca))
         await one.listener.start()
         try:
             yield one

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.audit_log import AuditLog, BadAudit, Entry, read
-from eva.audit import GENESIS, Event
+from broker.audit_log import AuditLog, BadAudit, Entry, Scan, read
+from eva.audit import GENESIS, Chains, Event
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,46 @@ def copy(log: Path, raw: bytes, name: str = "copy.jsonl") -> Path:
 
 def test_what_was_appended_is_read(log: Path):
     assert [r.facts["n"] for r in read(log, 0, GENESIS).records] == list(range(8))
+
+
+def test_a_record_is_given_before_the_next_is_read(log: Path):
+    first, rest = log.read_bytes().split(b"\n", 1)
+    scan = iter(Scan(copy(log, first + b"\nno record\n" + rest), 8, ""))
+    assert next(scan).facts == {"n": 0}
+    with pytest.raises(BadAudit, match="record 2"):
+        next(scan)
+
+
+def test_what_is_missing_at_the_end_is_told_at_the_end(log: Path):
+    scan = iter(Scan(log, 9, ""))
+    assert [next(scan).count for _ in range(8)] == list(range(1, 9))
+    with pytest.raises(BadAudit, match="it ends at record 8, and the state file knows 9"):
+        next(scan)
+
+
+SCAN = """
+import resource, sys
+from pathlib import Path
+from broker.audit_log import Scan
+count = sum(1 for _ in Scan(Path(sys.argv[1]), 0, ""))
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(count, used.ru_maxrss // 1024, round(used.ru_utime))
+"""
+
+
+@pytest.mark.faults
+def test_a_log_of_years_is_read_in_little_memory(tmp_path: Path):
+    """1,000,000 records of 250,000 consents: half a gigabyte on disk."""
+    path, chains = tmp_path / "audit.jsonl", Chains()
+    facts = {"session": "s" * 22, "account": "alice", "address": "10.0.0.7", "resource_id": "/subscriptions/" + "x" * 150}
+    with path.open("wb") as file:
+        for n in range(1_000_000):
+            file.write(chains.next(f"{n // 4:022}", Event.SESSION_RESUMED, facts, n).line())
+    said = subprocess.run([sys.executable, "-c", SCAN, str(path)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    count, mebibytes, seconds = map(int, said.split())
+    assert count == 1_000_000
+    assert mebibytes < 250
+    assert seconds < 60
 
 
 def test_it_is_never_made_over_one_that_is_there(log: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from eva import audit
 from eva.consent import MAX_SECONDS
 from eva.ending import Ending
 from eva.instant import NS
-from eva.ledger import KEEP_SECONDS, Reject
+from eva.ledger import KEEP_SECONDS, Ended, Reject
 from eva.token import SigningKey
 from eva.wire import MAX_REVOCATIONS, Envelope, Event, Lease
 from tests.broker_parts import NODE, START, Core, Domain, Signer, consent, core, jti, revocation_of, vm_id, watermark_over
@@ -69,7 +70,7 @@ async def test_it_is_recorded(node: Core):
     one = node.grant()
     await node.settle()
     (record,) = node.records(audit.Event.CONSENT_ACCEPTED)
-    assert (record.chain, record.facts["giver"]) == (one.jti, one.giver)
+    assert (record.chain, record.facts["consent"], record.facts["giver"]) == (one.cid, one.jti, one.giver)
 
 
 async def test_it_stands_after_a_restart(node: Core):
@@ -235,6 +236,127 @@ async def test_no_backward_clock_revives_what_was_forgotten(node: Core, seconds:
     after.grant(one)
     assert after.standing() == set()
     await after.stop()
+
+
+# -- renewal ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_renewal_takes_the_place_of_what_it_renews(node: Core):
+    one = node.grant()
+    again = node.renew_consent(one)
+    assert node.standing() == {again.jti}
+
+
+async def test_it_has_one_receipt_and_what_it_renews_has_none(node: Core):
+    one = node.grant()
+    again = node.renew_consent(one)
+    await node.settle()
+    assert [(r.event, r.about) for r in node.receipts()] == [(Event.ACCEPTED, one.jti), (Event.ACCEPTED, again.jti)]
+
+
+async def test_it_is_recorded_in_the_same_chain(node: Core):
+    one = node.grant()
+    again = node.renew_consent(one)
+    await node.settle()
+    first, second = node.records(audit.Event.CONSENT_ACCEPTED)
+    assert (first.chain, second.chain, second.index) == (one.cid, one.cid, 2)
+    assert (second.facts["consent"], second.facts["renews"]) == (again.jti, one.jti)
+
+
+@pytest.mark.parametrize("boot_id", ["boot1", "boot2"])
+async def test_what_was_renewed_comes_back_by_no_replay_and_no_restart(node: Core, boot_id: str):
+    one = node.grant()
+    again = node.renew_consent(one)
+    node.grant(one)
+    after = await node.restart(boot_id)
+    after.grant(one)
+    assert after.standing() == {again.jti}
+    await after.stop()
+
+
+async def test_nor_when_the_renewal_is_over(node: Core):
+    one = node.grant()
+    node.renew_consent(one, seconds=60)
+    node.consents.tick(node.clock.run(60))
+    after = await node.restart()
+    after.grant(one)
+    assert after.standing() == set()
+    await after.stop()
+
+
+async def test_nor_when_its_ending_is_lost_from_the_state(node: Core):
+    """SQLite keeps no checksums; the renewal's row alone holds the older one down."""
+    one = node.grant()
+    again = node.renew_consent(one)
+    await node.stop()
+    with sqlite3.connect(node.state_path) as file:
+        file.execute("DELETE FROM ended")
+    file.close()
+    after = Core(node.directory, node.signer, node.clock, node_key=node.node_key).start()
+    after.grant(one)
+    assert after.standing() == {again.jti}
+    await after.stop()
+
+
+async def test_a_crash_before_the_renewal_is_on_disk_leaves_what_was(node: Core, tmp_path_factory: pytest.TempPathFactory):
+    one = node.grant()
+    await node.settle()
+    elsewhere = tmp_path_factory.mktemp("copy")
+    for path in (node.state_path, node.audit_path):
+        shutil.copy(path, elsewhere)
+    wal = node.state_path.with_name("state.db-wal")
+    if wal.exists():
+        shutil.copy(wal, elsewhere)
+    node.renew_consent(one)
+    crashed = Core(elsewhere, node.signer, node.clock, node_key=node.node_key).start()
+    assert crashed.standing() == {one.jti}
+    await crashed.stop()
+
+
+async def test_a_renewal_that_only_the_audit_knows_ends_what_it_renewed_and_the_provider_hears_it(node: Core):
+    one = node.grant()
+    await node.settle()
+    over = [Ended(one.jti, Ending.CONSENT_REVOKED, one.expires_at + KEEP_SECONDS)]  # by the renewal's record
+    await node.stop()
+    after = Core(node.directory, node.signer, node.clock, node_key=node.node_key)
+    after.consents.restore(after.loaded, over)
+    after.start().consents.begin(after.clock.now())
+    await after.settle()
+    assert after.standing() == set()
+    assert [(r.event, r.about) for r in after.receipts()] == [(Event.ENDED, one.jti)]
+    await after.stop()
+
+
+async def test_one_that_comes_late_is_refused_with_a_receipt(node: Core):
+    one = node.grant(consent(issued_at=START - 10))
+    late = node.grant(consent(issued_at=START - 20, cid=one.cid))
+    await node.settle()
+    refused = node.receipts()[-1]
+    assert (refused.event, refused.about, refused.fact("why")) == (Event.REFUSED, late.jti, "revoked")
+
+
+async def test_what_has_run_out_is_not_renewed_but_over(node: Core):
+    one = node.grant(seconds=60)
+    node.clock.run(60)
+    again = node.renew_consent(one)
+    await node.settle()
+    assert [(r.event, r.about) for r in node.receipts()][1:] == [(Event.ENDED, one.jti), (Event.ACCEPTED, again.jti)]
+
+
+async def test_a_revocation_of_what_was_renewed_harms_nothing(node: Core):
+    one = node.grant()
+    again = node.renew_consent(one)
+    node.revoke(one)
+    assert node.standing() == {again.jti}
+
+
+async def test_a_consent_under_another_key_renews_too(node: Core):
+    one, old = node.grant(), node.signer.key
+    node.signer.key, node.signer.version = SigningKey(Ed25519PrivateKey.generate()), 2
+    both = node.signer.key_set(old, node.signer.key)
+    again = replace(consent(issued_at=START + 1, cid=one.cid), kid=node.signer.key.kid)
+    node.consents.take_consent(Envelope(node.signer.sign(again), keys=both).encode())
+    assert node.standing() == {again.jti}
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------------

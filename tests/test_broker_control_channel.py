@@ -18,9 +18,11 @@ from broker.attempts import BY_ADDRESS
 from broker.session import State
 from eva import audit
 from eva.consent import Access, Kind, Principal
-from eva.control import Event, Mark, Method, Notice, Refusal, decode_from_node
+from eva.control import Event, Mark, Method, Notice, Refusal, Refused, decode_from_node
+from eva.whereabouts import Whereabouts
 from eva.wire import Event as ReceiptEvent
 from lab.certificates import Authority
+from tests.answering_provider import AnsweringProvider, answering_provider
 from tests.broker_parts import hears, notice, vm_id
 from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal
 
@@ -234,7 +236,7 @@ async def test_nobody_touches_anothers_session(door: Port, method: str):
     async with door.signed_in() as client, door.signed_in("bob") as other:
         found = await open_serial(client)
         assert await refusal(other, method, session=found["session"], **more) is Refusal.NO_SESSION
-    (session,) = [live.session for live in door.node.sessions._live.values()]
+    (session,) = [live.session for live in door.node.sessions.roster.lives.values()]
     assert session.state is State.DETACHED
 
 
@@ -265,6 +267,71 @@ async def test_no_chord_of_another_shape_reaches_the_guest(door: Port, chord):
     async with door.signed_in() as client:
         found = await open_serial(client)
         assert await refusal(client, Method.KEYS_SEND, session=found["session"], chord=chord) is Refusal.BAD_REQUEST
+
+
+# -- where the consent is ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def provider(certificates: Authority) -> AsyncIterator[AnsweringProvider]:
+    async with answering_provider(certificates) as one:
+        one.answer = (200, Whereabouts("AzS-ERCS02").encode())
+        yield one
+
+
+@pytest.fixture
+async def asking(tmp_path: Path, certificates: Authority, provider: AnsweringProvider) -> AsyncIterator[Port]:
+    """A port whose node can ask a provider."""
+    async with port(tmp_path, certificates, provider.settings) as one:
+        yield one
+
+
+@pytest.mark.parametrize("method", [Method.SESSION_OPEN, Method.SESSION_DELETE])
+async def test_who_comes_to_the_wrong_node_is_told_the_right_one(asking: Port, method: Method):
+    params = {"kind": "serial"} if method is Method.SESSION_OPEN else {}
+    async with asking.signed_in() as client:
+        with pytest.raises(Refused) as caught:
+            await ask(client, method, resource_id=str(vm_id()), **params)
+    assert (caught.value.refusal, caught.value.node) == (Refusal.NO_CONSENT, "AzS-ERCS02")
+
+
+async def test_where_there_is_a_consent_for_others_nobody_is_sent_away(asking: Port, provider: AnsweringProvider):
+    asking.node.grant(operators=frozenset({Principal(False, "bob")}))
+    async with asking.signed_in() as client:
+        with pytest.raises(Refused) as caught:
+            await open_serial(client)
+    assert (caught.value.refusal, caught.value.node, provider.asked) == (Refusal.NO_CONSENT, None, [])
+
+
+async def test_one_who_waits_for_the_provider_keeps_nobody_waiting(asking: Port, provider: AnsweringProvider):
+    provider.go.clear()
+    async with asking.signed_in() as client, asking.signed_in("bob") as other:
+        waiting = asyncio.ensure_future(refusal(client, Method.SESSION_DELETE, resource_id=str(vm_id())))
+        await provider.came.wait()
+        await ask(other, Method.CONSENTS_LIST)
+        assert not waiting.done()
+        provider.go.set()
+        assert await waiting is Refusal.NO_CONSENT
+
+
+# -- renewal -------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_people_see_is_the_cid(door: Port):
+    one = door.node.grant()
+    door.node.renew_consent(one)
+    async with door.signed_in() as client:
+        (listed,) = (await ask(client, Method.CONSENTS_LIST))["consents"]
+        assert (listed["consent"], (await open_serial(client))["consent"]) == (one.cid, one.cid)
+
+
+async def test_a_renewal_is_told(door: Port):
+    one = door.node.grant(seconds=600)
+    async with door.signed_in() as client:
+        session = (await open_serial(client))["session"]
+        again = door.node.renew_consent(one)
+        told = await notice_of(client, Event.RENEWED)
+    assert (told["session"], told["expires_at"], told["remaining_s"]) == (session, again.expires_at, 28_800)
 
 
 # -- whatever comes ------------------------------------------------------------------------------------------------------

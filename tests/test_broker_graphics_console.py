@@ -10,9 +10,8 @@ import pytest
 
 from eva.consent import Access, Kind
 from eva.ending import Ending
-from tests.broker_parts import BOB, Core, console_bytes, core, heard, hears
+from tests.broker_parts import BOB, Core, console_bytes, core, heard, hears, shake_hands
 from tests.rfb_bytes import VERSION, guest_cut_text, key, pointer, rectangle, request, update
-from tests.test_broker_sessions import shake_hands
 
 
 @pytest.fixture

@@ -179,7 +179,7 @@ async def test_no_console_without_a_ticket(door: Port, offer: tuple[str, ...]):
 async def test_a_ticket_of_a_session_that_has_ended(door: Port):
     async with door.signed_in() as client:
         found = await opened(door, client)
-        door.node.sessions.leave(str(found["session"]), next(iter(door.node.sessions._live.values())).session.operator)
+        door.node.sessions.leave(str(found["session"]), next(iter(door.node.sessions.roster.lives.values())).session.operator)
         with pytest.raises(InvalidStatus):
             await door.console(found)
 

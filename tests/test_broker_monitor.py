@@ -10,7 +10,7 @@ import pytest
 
 from broker.metrics import Metrics
 from broker.monitor import Monitor
-from broker.settings import MetricsListener
+from eva.endpoint import MetricsListener
 from lab.ports import free_port
 
 

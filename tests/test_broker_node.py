@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from broker import audit_log
 from broker.audit_log import BadAudit, Entry
-from broker.node import CannotStart, ended, read_private_key, read_root_key, unfinished
-from eva.audit import Chains, Event
-from eva.ending import Ending
+from broker.node import CannotStart, read_private_key, read_root_key
+from eva.audit import Event
 from eva.instant import NS
-from tests.broker_parts import Core, core, jti
+from tests.broker_parts import Core, core
 
 KEY = """-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
 -----END PRIVATE KEY-----
 """
-
-
-def test_a_session_without_an_end_is_found():
-    chains = Chains()
-    records = [
-        chains.next("c", Event.SESSION_START, {"session": "one"}, 1),
-        chains.next("c", Event.SESSION_START, {"session": "two"}, 2),
-        chains.next("c", Event.SESSION_END, {"session": "one"}, 3),
-    ]
-    assert [record.facts["session"] for record in unfinished(records)] == ["two"]
-
-
-def test_what_the_audit_says_is_over_is_over():
-    chains, over, refused, stands = Chains(), jti(), jti(), jti()
-    records = [
-        chains.next(over, Event.CONSENT_ENDED, {"reason": "feature-disabled", "by": "provider"}, 1),
-        chains.next(refused, Event.CONSENT_REFUSED, {"why": "vm-unknown"}, 2),
-        chains.next(stands, Event.CONSENT_ACCEPTED, {}, 3),
-    ]
-    assert {one.jti: one.ending for one in ended(records)} == {over: Ending.FEATURE_DISABLED, refused: Ending.CONSENT_REVOKED}
-
-
-async def test_a_row_that_the_state_lost_brings_no_consent_back(tmp_path: Path):
-    async with core(tmp_path) as node:
-        one = node.grant()
-        assert node.standing() == {one.jti}
-        node.consents.delete([node.consents.ledger.get(one.jti)], "alice")
-        await node.journal.write()
-    with sqlite3.connect(tmp_path / "state.db") as damage:
-        damage.execute("DELETE FROM ended")
-    again = Core(tmp_path, node.signer, node.clock, node_key=node.node_key)
-    found = audit_log.read(again.audit_path, again.loaded.audit_count, again.loaded.audit_head)
-    again.consents.ledger.end(ended(found.records))
-    assert again.standing() == set()
 
 
 async def test_a_log_cut_short_by_its_last_record_is_found(tmp_path: Path):

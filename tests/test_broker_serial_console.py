@@ -47,7 +47,7 @@ async def test_after_the_keyboard_moved_the_other_is_heard(node: Core):
     first, second = await node.open(), await node.open(operator=BOB)
     async with node.edge() as edge:
         one, other = await edge.connect(first), await edge.connect(second)
-        node.sessions.move_keyboard(node.live(second), second.id)
+        node.sessions.hands.move_keyboard(node.live(second), second.id)
         await one.send(b"no")
         await notice(one, Mark.TAKEN)
         await other.send(b"yes")
@@ -61,7 +61,7 @@ async def test_what_waited_is_dropped_when_the_keyboard_moves(node: Core):
         one, other = await edge.connect(first), await edge.connect(second)
         await one.send(b"a" * 300)
         await hears(node.dialer.guest, 256)
-        node.sessions.move_keyboard(node.live(second), second.id)
+        node.sessions.hands.move_keyboard(node.live(second), second.id)
         node.dialer.guest.send(b"$ ")
         await other.send(b"b")
         assert await hears(node.dialer.guest, 1) == b"b"
@@ -107,7 +107,7 @@ async def test_send_anyway_lets_256_more_down_and_is_recorded(node: Core):
         client = await edge.connect(session)
         await client.send(b"x" * 5000)
         await hears(node.dialer.guest, 256)
-        node.sessions.release_input(node.live(session))
+        node.sessions.hands.release_input(node.live(session))
         assert len(heard(node.dialer.guest)) == 256
         assert node.live(session).viewer.stale == 512
     await node.settle()
@@ -397,4 +397,4 @@ async def test_nobody_releases_input_without_the_keyboard(node: Core):
     await node.open()
     second = await node.open(operator=BOB)
     with pytest.raises(Refused):
-        node.sessions.release_input(node.live(second))
+        node.sessions.hands.release_input(node.live(second))

@@ -31,6 +31,7 @@ JTI = b64(bytes(range(16)))
 RID = ResourceId("0b1c9f6e-3a5d-4c8e-9f10-2a3b4c5d6e7f", "rg", "vm-01")
 CONSENT = Consent(
     jti=JTI,
+    cid=JTI,
     node="AzS-ERCS01",
     resource_id=RID,
     giver="tenant@example.com",
@@ -179,6 +180,7 @@ def test_another_length_is_refused(seconds: int) -> None:
     st.builds(
         Consent,
         jti=jtis,
+        cid=jtis,
         node=printable.filter(lambda t: len(t) <= 512),
         resource_id=st.just(RID),
         giver=printable.filter(lambda t: 0 < len(t) <= 128),
@@ -223,6 +225,9 @@ def test_a_claim_of_another_sort_is_refused(name: str, value: Json) -> None:
         {"jti": JTI + "A"},
         {"jti": JTI[:-1] + "x"},  # stray bits
         {"jti": JTI + "=="},
+        {"cid": JTI[:-1]},
+        {"cid": JTI + "=="},
+        {"cid": ""},
         {"sub": ""},
         {"sub": "x" * 129},
         {"reason": "x" * 257},

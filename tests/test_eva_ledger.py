@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eva.consent import MAX_SECONDS, Consent
 from eva.ending import Ending
 from eva.instant import NS, Instant
-from eva.ledger import KEEP_SECONDS, Ended, Ledger, Reject, Rejected
+from eva.ledger import KEEP_SECONDS, Accepted, Ended, Ledger, Reject, Rejected, Term
 from tests.broker_parts import PIN, START, HandClock, consent, revocation_of, watermark_over
 
 
@@ -190,6 +190,132 @@ def test_a_watermark_outlives_all_that_it_covers():
     books.revoke(watermark_over(consent(1)))
     books.prune(clock.run(MAX_SECONDS - 1))
     assert books.why_ended(covered) is Ending.CONSENT_REVOKED
+
+
+# Renewal: a later consent of the same cid
+
+
+def renewal(one: Consent, later: int = 1, seconds: int = MAX_SECONDS, **other: object) -> Consent:
+    """Signed `later` seconds after it."""
+    return consent(seconds, issued_at=one.issued_at + later, **({"cid": one.cid} | other))  # type: ignore[arg-type]
+
+
+def test_a_renewal_stands_in_the_place_of_what_it_renews():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    again = renewal(one)
+    assert books.renewed_by(again).consent == one
+    books.accept(again, PIN, clock.run(1))
+    assert standing(books, clock.now()) == {again.jti}
+
+
+def test_it_ends_when_the_renewal_does_though_that_is_sooner():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    books.accept(renewal(one, seconds=60), PIN, clock.run(1))
+    assert standing(books, clock.run(60)) == set()
+
+
+def test_what_was_renewed_never_comes_back():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    again = renewal(one)
+    books.accept(again, PIN, clock.run(1))
+    books.revoke(revocation_of(again))
+    with pytest.raises(Rejected) as caught:
+        books.accept(one, PIN, clock.now())
+    assert (caught.value.reject, standing(books, clock.now())) == (Reject.REVOKED, set())
+
+
+def test_a_renewal_renews_itself_not_again():
+    clock, one, books = HandClock(), consent(), ledger()
+    again = renewal(one)
+    books.accept(one, PIN, clock.now())
+    books.accept(again, PIN, clock.run(1))
+    assert books.renewed_by(again) is None
+    books.accept(again, PIN, clock.now())
+    assert standing(books, clock.now()) == {again.jti}
+
+
+@pytest.mark.parametrize("later", [0, -1])
+def test_what_was_issued_no_later_renews_nothing(later: int):
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    with pytest.raises(Rejected) as caught:
+        books.accept(renewal(one, later), PIN, clock.now())
+    assert (caught.value.reject, standing(books, clock.now())) == (Reject.REVOKED, {one.jti})
+
+
+def test_a_renewal_that_was_revoked_before_it_came_renews_nothing():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    again = renewal(one)
+    books.revoke(revocation_of(again))
+    with pytest.raises(Rejected):
+        books.accept(again, PIN, clock.run(1))
+    assert standing(books, clock.now()) == {one.jti}
+
+
+def test_a_cid_means_one_vm():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    with pytest.raises(Rejected):
+        books.accept(renewal(one, vm="vm2"), PIN, clock.run(1))
+    assert standing(books, clock.now()) == {one.jti}
+
+
+def test_the_same_tenants_other_consent_is_none_of_it():
+    clock, one, books = HandClock(), consent(), ledger()
+    other = consent(issued_at=START + 1)
+    books.accept(one, PIN, clock.now())
+    books.accept(other, PIN, clock.run(1))
+    assert standing(books, clock.now()) == {one.jti, other.jti}
+
+
+def test_from_disk_the_order_is_nothing_though_the_ending_was_lost():
+    clock, one = HandClock(), consent()
+    again = renewal(one)
+    for order in ((one, again), (again, one)):
+        books = ledger()
+        for each in order:
+            books.restore(Accepted(each, PIN, Term(each.expires_at * NS, clock.boot + MAX_SECONDS * NS)))
+        assert standing(books, clock.now()) == {again.jti}
+
+
+def test_a_watermark_under_a_renewal_leaves_it():
+    clock, one, books = HandClock(), consent(), ledger()
+    again = renewal(one)
+    books.accept(one, PIN, clock.now())
+    books.accept(again, PIN, clock.run(1))
+    assert (books.revoke(watermark_over(one)), standing(books, clock.now())) == ([], {again.jti})
+
+
+def test_what_is_long_over_is_forgotten_with_its_cid():
+    clock, one, books = HandClock(), consent(60), ledger()
+    books.accept(one, PIN, clock.now())
+    books.accept(renewal(one, seconds=60), PIN, clock.run(1))
+    assert len(books.prune(clock.run(120 + KEEP_SECONDS))) == 2
+    assert books._latest == {}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["accept", "revoke"]), st.integers(0, 4)),
+        max_size=12,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_in_whatever_order_the_latest_of_a_cid_stands(facts, random):
+    first = consent(600)
+    line = [first, *(renewal(first, later, 600) for later in range(1, 5))]
+    random.shuffle(facts)
+    stands = play([(what, line[which]) for what, which in facts])
+    revoked = {line[which].jti for what, which in facts if what == "revoke"}
+    latest = max((which for what, which in facts if what == "accept"), default=None)
+    assert len(stands) <= 1
+    assert not stands & revoked
+    if latest is not None and line[latest].jti not in revoked:
+        assert stands == {line[latest].jti}
 
 
 CONSENTS = [consent(600 + n, issued_at=START + n % 3, vm=f"vm{n % 2}") for n in range(4)]

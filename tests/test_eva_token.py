@@ -38,6 +38,7 @@ RING = {PROVIDER_KEY.kid: PUBLIC}
 
 CONSENT = Consent(
     jti=b64(bytes(range(16))),
+    cid=b64(bytes(range(16))),
     node=NODE,
     resource_id=ResourceId("0b1c9f6e-3a5d-4c8e-9f10-2a3b4c5d6e7f", "rg", "vm-01"),
     giver="tenant@example.com",
@@ -360,6 +361,7 @@ WRONG_TOO: dict[str, list[bytes]] = {  # fit for others, not for this one
     ],
     "iss": [b'""', b'"AzS-ERCS01"', b'"eva-root"', b'"EVA-PROVIDER"', b'["eva-provider"]'],
     "jti": [b'""', b'"x"', b'"AAECAwQFBgcICQoLDA0OD"', b'"AAECAwQFBgcICQoLDA0ODx"', b'"AAECAwQFBgcICQoLDA0ODw=="'],
+    "cid": [b'""', b'"x"', b'"AAECAwQFBgcICQoLDA0OD"', b'"AAECAwQFBgcICQoLDA0ODx"', b'"AAECAwQFBgcICQoLDA0ODw=="'],
     "sub": [b'""'],
     "resource_id": [
         b'""',
@@ -495,7 +497,7 @@ def claims_of_the_right_key(rng: Random) -> str:
     elif what == 1:
         raw[rng.choice(("more", "nbf", "cnf", "", "Exp", "exp\\u0000", "\\u0131at", name.upper()))] = rng.choice(WRONG)
     elif what == 2:
-        other = rng.choice([one for one in raw if one != name and {one, name} != {"sub", "reason"}])
+        other = rng.choice([one for one in raw if one != name and {one, name} not in ({"sub", "reason"}, {"jti", "cid"})])
         raw[name], raw[other] = raw[other], raw[name]
     else:
         raw[name] = rng.choice(WRONG + WRONG_TOO[name])

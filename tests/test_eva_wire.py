@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import TypeAlias
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eva import wire
+from eva.audit import MAX_RECORD
 from eva.consent import PROVIDER
 from eva.members import MAX_INTEGER, Json
 from eva.token import MAX_BYTES, BadToken, Claims, Fault, b64, thumbprint
@@ -40,17 +43,19 @@ LEASE = Lease("AzS-ERCS01", NONCE, 3, 2, 1_790_000_000)
 RECEIPT = Receipt(
     "AzS-ERCS01", NONCE, 1, Event.ENDED, NONCE, 1_790_000_000_123, 3, (("reason", "consent-revoked"), ("sessions", "1"))
 )
+RECORDED = Receipt("AzS-ERCS01", NONCE, 2, Event.RECORDED, NONCE, 1_790_000_000_123, record='{"chain":"c"}')
 KEY_SET = KeySet(2, {thumbprint(key): key for key in KEYS[:2]})
-BODIES = [REQUEST, LEASE, RECEIPT, KEY_SET]
+BODIES = [REQUEST, LEASE, RECEIPT, RECORDED, KEY_SET]
+Body: TypeAlias = LeaseRequest | Lease | Receipt | KeySet
 
 
-def again(body: LeaseRequest | Lease | Receipt | KeySet, changes: dict[str, Json] | None = None, without: str = "") -> object:
+def again(body: Body, changes: dict[str, Json] | None = None, without: str = "") -> object:
     claims = body.to_claims() | (changes or {})
     claims.pop(without, None)
     return type(body).from_claims(Claims(claims, "k"))
 
 
-def refused(body: LeaseRequest | Lease | Receipt | KeySet, changes: dict[str, Json] | None = None, without: str = "") -> BadToken:
+def refused(body: Body, changes: dict[str, Json] | None = None, without: str = "") -> BadToken:
     with pytest.raises(BadToken) as caught:
         again(body, changes, without)
     return caught.value
@@ -165,9 +170,36 @@ def test_every_lease_reads_back(lease: Lease) -> None:
     assert again(lease) == lease
 
 
-@given(st.builds(Receipt, printable, jtis, st.integers(1, MAX_INTEGER), st.sampled_from(Event), jtis, counts, counts, facts))
+@given(
+    st.builds(
+        Receipt,
+        printable,
+        jtis,
+        st.integers(1, MAX_INTEGER),
+        st.sampled_from([event for event in Event if event is not Event.RECORDED]),
+        jtis,
+        counts,
+        counts,
+        facts,
+    )
+)
 def test_every_receipt_reads_back(receipt: Receipt) -> None:
     assert again(receipt) == receipt
+
+
+@given(st.text(min_size=1, max_size=MAX_RECORD).filter(str.isprintable))
+def test_every_record_that_is_told_reads_back(record: str) -> None:
+    told = dataclasses.replace(RECORDED, record=record)
+    assert again(told) == told
+
+
+@pytest.mark.parametrize("record", ["", "x" * (MAX_RECORD + 1), 1, None, {"chain": "c"}], ids=lambda value: ascii(value)[:20])
+def test_a_record_that_is_none_is_refused(record: Json) -> None:
+    refused(RECORDED, {"record": record})
+
+
+def test_other_receipts_tell_no_record() -> None:
+    refused(RECEIPT, {"record": "x"})
 
 
 @given(st.integers(1, MAX_INTEGER), st.sets(st.integers(0, 16), max_size=16))
@@ -177,20 +209,20 @@ def test_every_key_set_reads_back(version: int, which: set[int]) -> None:
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
-def test_a_body_without_one_of_its_claims_is_refused(body: LeaseRequest | Lease | Receipt | KeySet) -> None:
+def test_a_body_without_one_of_its_claims_is_refused(body: Body) -> None:
     for name in body.to_claims():
         refused(body, without=name)
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
 @pytest.mark.parametrize("value", [None, True, 1.0, [], [[]], -1, 1 << 64, "\0", "\u202e", "\ud800", {"a": 1}], ids=ascii)
-def test_a_claim_of_another_sort_is_refused(body: LeaseRequest | Lease | Receipt | KeySet, value: Json) -> None:
+def test_a_claim_of_another_sort_is_refused(body: Body, value: Json) -> None:
     for name in body.to_claims():
         refused(body, {name: value})
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
-def test_a_claim_more_is_refused(body: LeaseRequest | Lease | Receipt | KeySet) -> None:
+def test_a_claim_more_is_refused(body: Body) -> None:
     refused(body, {"more": 1})
 
 
@@ -198,6 +230,7 @@ def test_each_body_names_its_signer_and_its_audience() -> None:
     assert [(body.to_claims()["iss"], body.to_claims()["aud"]) for body in BODIES] == [
         ("AzS-ERCS01", PROVIDER),
         (PROVIDER, "AzS-ERCS01"),
+        ("AzS-ERCS01", PROVIDER),
         ("AzS-ERCS01", PROVIDER),
         ("eva-root", NODES),
     ]

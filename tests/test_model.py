@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker import state as state_file
+from broker.admission import covers
 from broker.consents import Consents
 from broker.gate import Gate
 from broker.lease import Hold, LeaseState, Limits
@@ -26,16 +27,18 @@ from broker.metrics import Metrics
 from broker.outbox import Outbox
 from broker.session import Session, State, Step
 from broker.state import Change
-from eva.consent import MAX_AHEAD, MAX_SECONDS, Access, Consent, Kind, Revocation
+from eva.consent import CLOUDADMIN, MAX_AHEAD, MAX_SECONDS, Access, Consent, Kind, Principal, Revocation
 from eva.ending import Ending
 from eva.instant import NS
-from eva.ledger import KEEP_SECONDS, Accepted
+from eva.ledger import KEEP_SECONDS, Accepted, Term
 from eva.token import SigningKey
-from eva.wire import Lease
+from eva.wire import Envelope, Lease
 from tests.broker_parts import ALICE, NODE, PIN, START, HandClock, Signer, consent, jti, revocation_of, watermark_over
 
-KEYS = SigningKey(Ed25519PrivateKey.generate())
-SIGNER = Signer()
+NODE_KEY = SigningKey(Ed25519PrivateKey.generate())
+PROVIDER_KEYS = [SigningKey(Ed25519PrivateKey.generate()) for _ in range(6)]
+ROOT_KEY = SigningKey(Ed25519PrivateKey.generate())
+OPERATORS = (frozenset({CLOUDADMIN}), frozenset({Principal(False, "bob")}))
 
 
 class LateDisk:
@@ -65,6 +68,7 @@ class Console:
     session: Session
     gate: Gate
     consent: Consent
+    until: Term
     over: bool = False
 
 
@@ -91,6 +95,9 @@ class Broker(RuleBasedStateMachine):
         self.consoles: list[Console] = []
         # the provider's own books
         self.revocations: list[Revocation] = []
+        self.signer = Signer(ROOT_KEY, PROVIDER_KEYS[0])
+        self.keys = {PROVIDER_KEYS[0].kid}
+        self.rotations = 0
         # the model: what this run was told, what the disk has of it
         self.accepted: dict[str, tuple[Consent, int]] = {}
         self.dead: set[str] = set()
@@ -98,19 +105,21 @@ class Broker(RuleBasedStateMachine):
         self.seen = 0
         self.asked: dict[str, Question] = {}
         self.told_seqs: set[int] = set()
+        self.known_keys: tuple[int, set[str]] = (0, set())
         self.on_disk: tuple[dict[str, Consent], set[str], dict[object, int], int, set[int]] = ({}, set(), {}, 0, set())
+        self.keys_on_disk = self.known_keys
         self.fresh: tuple[int, int] | None = None  # when the newest lease that counts was asked for; its seq
         self.waiting_lease: list[tuple[Question, int]] = []
         self.start()
-        first = replace(consent(seconds, vm="a"), kid=SIGNER.key.kid)
+        first = replace(consent(seconds, vm="a"), kid=self.signer.key.kid)
         self.come_to(first)
         return first
 
     def start(self) -> None:
         self.run_number = next(self.runs)
         self.lease = LeaseState(Limits())
-        outbox = Outbox(NODE, KEYS, bytes)
-        public = SIGNER.root.private.public_key()
+        outbox = Outbox(NODE, NODE_KEY, bytes)
+        public = self.signer.root.private.public_key()
         self.node = Consents(
             NODE,
             public,
@@ -131,6 +140,23 @@ class Broker(RuleBasedStateMachine):
             if console.consent.jti in jtis and console.gate.shut(ending):
                 console.session.take(Step.END, ending)
         return 0
+
+    def carry_on(self, before: Accepted, after: Accepted) -> int:
+        """The sessions' part of a renewal."""
+        for console in self.consoles:
+            if console.session.accepted is before and console.gate.ending is None:
+                if covers(after.consent, ALICE, Kind.SERIAL, Access.KEYBOARD):
+                    console.session.accepted = after
+                    console.gate.term = console.gate.term.at_most(after.term)
+                else:
+                    console.gate.shut(Ending.CONSENT_REVOKED)
+                    console.session.take(Step.END, Ending.CONSENT_REVOKED)
+        return 0
+
+    def extend(self, accepted: Accepted) -> None:
+        for console in self.consoles:
+            if console.session.accepted is accepted:
+                console.gate.term = accepted.term
 
     # -- the model ------------------------------------------------------------------------------------------------------
 
@@ -159,6 +185,9 @@ class Broker(RuleBasedStateMachine):
     def disk_done(self) -> None:
         """All that waited is on disk."""
         kept = {j: c for j, (c, _) in self.accepted.items()}
+        self.keys_on_disk = self.known_keys
+        for console in self.consoles:
+            console.until = self.end_of(console.consent)
         self.on_disk = (kept, set(self.dead), dict(self.marks), self.noted, set(self.told_seqs))
         for question, seq in self.waiting_lease:
             if self.seq(self.told_seqs) >= seq and (self.fresh is None or question.boot > self.fresh[0]):
@@ -166,6 +195,22 @@ class Broker(RuleBasedStateMachine):
         self.waiting_lease.clear()
 
     noted = 0
+
+    def end_of(self, one: Consent) -> Term:
+        return Term(one.expires_at * NS, self.accepted[one.jti][1])
+
+    def letter(self, one: Consent | Revocation | Lease, key: SigningKey | None = None, *more: Revocation) -> bytes:
+        """What the provider sends, with its newest key set; the node has heard of that set when it is through."""
+        signed = (key or self.signer.key).sign(one.TYP, one.to_claims())
+        ring = [k for k in PROVIDER_KEYS if k.kid in self.keys]
+        self.hear_keys()
+        return Envelope(signed, keys=self.signer.key_set(*ring), revocations=tuple(map(self.signer.sign, more))).encode()
+
+    def hear_keys(self) -> None:
+        if self.signer.version > self.known_keys[0]:
+            self.known_keys = (self.signer.version, set(self.keys))
+            self.dead |= {j for j, (c, _) in self.accepted.items() if c.kid not in self.keys}
+            self.close_dead()
 
     def told(self, one: Revocation) -> None:
         self.told_seqs.add(one.seq)
@@ -185,24 +230,99 @@ class Broker(RuleBasedStateMachine):
     )
     def sign(self, seconds: int, ahead: int, vm: str) -> Consent:
         one = consent(seconds, issued_at=self.clock.wall // NS + ahead, vm=vm)
-        return replace(one, kid=SIGNER.key.kid)
+        return replace(one, kid=self.signer.key.kid)
+
+    @rule(
+        target=consents,
+        one=consents,
+        seconds=st.sampled_from([1, 60, 3600, MAX_SECONDS]),
+        later=st.sampled_from([None, -1, 0, 1, 30]),
+        operators=st.sampled_from(OPERATORS),
+        access=st.sampled_from(Access),
+    )
+    def renew_at_the_provider(
+        self, one: Consent, seconds: int, later: int | None, operators: frozenset[Principal], access: Access
+    ) -> Consent:
+        return self.sign_a_renewal(one, seconds, later, operators, access)
+
+    def sign_a_renewal(
+        self, one: Consent, seconds: int, later: int | None, operators: frozenset[Principal], access: Access
+    ) -> Consent:
+        """As the provider does, issued now; or as it never would, so and so long after the one that it renews."""
+        issued = max(self.clock.wall // NS, one.issued_at + 1) if later is None else one.issued_at + later
+        again = consent(seconds, issued, cid=one.cid, resource_id=one.resource_id, operators=operators, access=access)
+        return replace(again, kid=self.signer.key.kid)
+
+    @precondition(lambda self: self.consoles)
+    @rule(
+        target=consents,
+        which=st.integers(0, 9),
+        seconds=st.sampled_from([60, 3600, MAX_SECONDS]),
+        operators=st.sampled_from(OPERATORS),
+        written=st.booleans(),
+    )
+    def renew_under_a_console(self, which: int, seconds: int, operators: frozenset[Principal], written: bool) -> Consent:
+        """The tenant renews while an operator is on."""
+        one = self.sign_a_renewal(
+            self.consoles[-1 - which % len(self.consoles)].consent, seconds, None, operators, Access.KEYBOARD
+        )
+        self.deliver(one)
+        if written:
+            self.write()
+        return one
+
+    @precondition(lambda self: self.rotations + 1 < len(PROVIDER_KEYS))
+    @rule(overlap=st.booleans())
+    def rotate_the_key(self, overlap: bool) -> None:
+        self.rotations += 1
+        old, self.signer.key = self.signer.key, PROVIDER_KEYS[self.rotations]
+        self.signer.version += 1
+        self.keys = {self.signer.key.kid} | ({old.kid} if overlap else set())
+
+    @rule()
+    def withdraw_older_keys(self) -> None:
+        self.signer.version += 1
+        self.keys = {self.signer.key.kid}
 
     @rule(one=consents)
     def grant(self, one: Consent) -> None:
         self.deliver(one)
 
     def deliver(self, one: Consent) -> None:
-        """For the first time or again."""
-        known = one.jti in self.accepted or self.covered(one)
-        self.node.take_consent(SIGNER.letter(one))
-        if known:
+        """For the first time or again, signed as it was."""
+        self.node.take_consent(self.letter(one, next(k for k in PROVIDER_KEYS if k.kid == one.kid)))
+        if one.kid not in self.known_keys[1]:
+            return
+        self.run_out()
+        if one.jti in self.accepted or self.covered(one):
             return
         seconds = self.wall() // NS
-        if one.expires_at <= seconds or one.issued_at > seconds + MAX_AHEAD:
+        mine = [c for c, _ in self.accepted.values() if c.cid == one.cid]
+        outdated = any(one.issued_at <= c.issued_at for c in mine)
+        if one.expires_at <= seconds or one.issued_at > seconds + MAX_AHEAD or outdated:
             self.dead.add(one.jti)  # refused, for good
-        else:
-            left = min(one.expires_at - seconds, one.expires_at - one.issued_at)
-            self.accepted[one.jti] = (one, self.clock.boot + left * NS)
+            return
+        left = min(one.expires_at - seconds, one.expires_at - one.issued_at)
+        self.accepted[one.jti] = (one, self.clock.boot + left * NS)
+        for before in mine:
+            self.renew(before, one)
+
+    def renew(self, before: Consent, after: Consent) -> None:
+        """`after` takes the place of `before`, if that stood. Until it is on disk, consoles carried over end with the sooner."""
+        admits = after.operators == OPERATORS[0] and after.access is Access.KEYBOARD
+        for console in self.consoles:
+            if console.consent.jti == before.jti and not console.over:
+                console.over = not admits
+                if admits:
+                    console.consent = after
+                    console.until = console.until.at_most(self.end_of(after))
+        self.dead.add(before.jti)
+
+    def run_out(self) -> None:
+        """What time has ended is over, for the node has looked."""
+        self.seen, boot = self.wall(), self.clock.boot
+        self.dead |= {j for j, (c, until) in self.accepted.items() if self.seen >= c.expires_at * NS or boot >= until}
+        self.close_dead()
 
     @rule(target=facts, one=consents, mark=st.booleans())
     def revoke_at_the_provider(self, one: Consent, mark: bool) -> Revocation:
@@ -214,7 +334,7 @@ class Broker(RuleBasedStateMachine):
     def revoke(self, fact: Revocation) -> None:
         """Delivered early, late or again."""
         self.told(fact)
-        self.node.take_revocation(SIGNER.letter(fact))
+        self.node.take_revocation(self.letter(fact))
 
     @rule(one=consents)
     def delete(self, one: Consent) -> None:
@@ -246,7 +366,7 @@ class Broker(RuleBasedStateMachine):
         lease = Lease(NODE, question.nonce, len(self.revocations), 0, START)
         more = self.revocations[question.seq : question.seq + page]
         asked = question.nonce in self.asked
-        assert self.node.take_lease(SIGNER.letter(lease, *more)) == asked
+        assert self.node.take_lease(self.letter(lease, None, *more)) == asked
         if not asked:
             return
         for fact in more:
@@ -294,7 +414,7 @@ class Broker(RuleBasedStateMachine):
         found = {a.consent.jti: a for a in self.node.ledger.standing(now)}.get(one.jti)
         admitted = found is not None and self.lease.is_open(now)
         assert admitted == (self.may_stand(one) and self.lease_age() <= 6)
-        if found is not None and admitted:
+        if found is not None and admitted and covers(one, ALICE, Kind.SERIAL, Access.KEYBOARD):
             self.consoles.append(self.console(found))
 
     def console(self, found: Accepted) -> Console:
@@ -303,7 +423,7 @@ class Broker(RuleBasedStateMachine):
         for step in (Step.ADMIT, Step.OPENED, Step.ATTACH):
             session.take(step)
         gate.paused = False
-        return Console(session, gate, found.consent)
+        return Console(session, gate, found.consent, self.end_of(found.consent))
 
     @precondition(lambda self: self.consoles)
     @rule(which=st.integers(0, 9))
@@ -326,8 +446,7 @@ class Broker(RuleBasedStateMachine):
     def tick(self, note: bool) -> None:
         now = self.clock.now()
         self.node.tick(now)
-        self.seen = self.wall()
-        self.dead |= {j for j, (c, boot) in self.accepted.items() if self.seen >= c.expires_at * NS or now.boot >= boot}
+        self.run_out()
         if note:
             self.node.note_time(now)
             self.noted = max(self.noted, self.seen)
@@ -335,7 +454,6 @@ class Broker(RuleBasedStateMachine):
             self.end_consents(list(self.accepted), Ending.LEASE_LOST)
         for console in self.consoles:
             console.over |= self.lease_age() > 15
-        self.close_dead()
 
     @rule(reboot=st.booleans())
     def crash(self, reboot: bool) -> None:
@@ -347,6 +465,7 @@ class Broker(RuleBasedStateMachine):
         self.fresh = None
         kept, self.dead, self.marks, self.seen, self.told_seqs = (x if isinstance(x, int) else x.copy() for x in self.on_disk)  # type: ignore[attr-defined]
         self.noted = self.seen
+        self.known_keys = self.keys_on_disk
         if reboot:
             self.clock.boot, self.boot_id = 5 * NS, f"boot{self.run_number}"
         assert self.disk.state.load().wall_seen == self.seen
@@ -363,8 +482,7 @@ class Broker(RuleBasedStateMachine):
         # as the daemon does before it serves
         self.node.begin(self.clock.now())
         self.noted = self.seen = max(self.seen, self.clock.wall)
-        boot = self.clock.boot
-        self.dead |= {j for j, (c, until) in self.accepted.items() if self.seen >= c.expires_at * NS or boot >= until}
+        self.run_out()
         self.write()
 
     # -- what must hold -------------------------------------------------------------------------------------------------
@@ -373,9 +491,15 @@ class Broker(RuleBasedStateMachine):
     def a_byte_passes_exactly_when_it_may(self) -> None:
         now = self.clock.now()
         for one in self.consoles:
-            in_term = now.wall < one.consent.expires_at * NS and now.boot < self.accepted[one.consent.jti][1]
+            in_term = now.wall < one.until.wall and now.boot < one.until.boot
             live = one.session.state is State.LIVE
             assert one.gate.open() == (not one.over and live and in_term and self.lease_age() <= 6)
+
+    @invariant()
+    def a_console_ends_when_its_consent_does(self) -> None:
+        """Also one that an operator is not typing at just now."""
+        for one in self.consoles:
+            assert one.over or one.gate.term == one.until
 
     @invariant()
     def what_stands_is_what_may(self) -> None:
@@ -383,6 +507,11 @@ class Broker(RuleBasedStateMachine):
         assert {a.consent.jti for a in self.node.ledger.standing(now)} == {
             j for j, (c, _) in self.accepted.items() if self.may_stand(c)
         }
+
+    @invariant()
+    def of_one_cid_one_stands(self) -> None:
+        cids = [a.consent.cid for a in self.node.ledger.standing(self.clock.now())]
+        assert len(cids) == len(set(cids))
 
     @invariant()
     def an_open_lease_knows_every_revocation_that_it_vouches_for(self) -> None:

@@ -1,0 +1,62 @@
+"""What the audit of each consent says, on its way to the provider: every record, in order, as a receipt.
+
+The audit itself is the queue: what it has on disk and no receipt tells yet is told, also after a crash, for the number of
+the last record told is written together with the receipt. Few of these receipts are under way at a time, so that the
+receipt of a revocation, whose number comes after theirs, never waits behind the records of a thousand sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from broker.clock import Clock
+from broker.journal import Journal
+from broker.outbox import Outbox
+from broker.state import Change, StoredReceipt
+from eva.wire import Event
+
+WINDOW: Final = 128  # receipts of records that the provider is not known to have
+TOGETHER: Final = 16  # signed in one turn of the loop: 1 ms
+GATHER: Final = 0.02  # seconds in which records are gathered into one write
+
+
+class Testimony:
+    """`publish` sends a receipt that is on disk."""
+
+    def __init__(self, journal: Journal, outbox: Outbox, clock: Clock, publish: Callable[[StoredReceipt], None]) -> None:
+        self._journal = journal
+        self._outbox = outbox
+        self._clock = clock
+        self._publish = publish
+        self._due: asyncio.TimerHandle | None = None
+        journal.on_untold = self.go_on
+
+    def go_on(self) -> None:
+        """Tells soon what there is room for. Call it when there is more to tell, or more room."""
+        if self._due is None and self._journal.untold and self._room > 0:
+            self._due = asyncio.get_running_loop().call_later(GATHER, self._tell)
+
+    @property
+    def _room(self) -> int:
+        return WINDOW - self._outbox.telling
+
+    def _tell(self) -> None:
+        self._due = None
+        now, change, last = self._clock.now(), Change(), 0
+        receipts: list[StoredReceipt] = []
+        while self._journal.untold and self._room > 0 and len(receipts) < TOGETHER:
+            record = self._journal.untold.popleft()
+            last = record.count
+            receipts.append(self._outbox.add(change, Event.RECORDED, record.chain, now, record=record.told))
+        if not receipts:
+            return
+
+        def on_disk() -> None:
+            for receipt in receipts:
+                self._publish(receipt)
+
+        self._journal.post(change.meta("told", last), then=on_disk)
+        if self._journal.untold and self._room > 0:
+            self._due = asyncio.get_running_loop().call_later(0, self._tell)
