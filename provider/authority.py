@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from eva.consent import MAX_AHEAD, MAX_SECONDS
+from eva.ledger import Reject
 from eva.wire import Event, LeaseRequest, Receipt
 
 ALIVE_MS = 6_000  # a node asks every 2 s: after three asks missed it gets no new consent
+LATELY_MS = 10_000  # MQTT keeps a request for 5 s where a provider is away
 CUT_MS = 1_000  # what a node may take to cut once its lease is too old (design section 6, invariant 1)
 
 
@@ -30,6 +32,9 @@ class Refusal(StrEnum):
     NODE_SILENT = "node-silent"
     ENROLLED = "enrolled"  # the name or the key is enrolled already
     BAD_NAME = "bad-name"
+    FEATURE_OFF = "feature-off"
+    UNKNOWN_VM = "unknown-vm"  # no node has it
+    CONFLICT = "conflict"  # what stands for this VM was asked for otherwise
 
 
 class Refused(Exception):
@@ -39,24 +44,28 @@ class Refused(Exception):
         super().__init__(f"{refusal}: {detail}" if detail else str(refusal))
 
 
-def issue_time(now: int, watermark: int | None) -> int:
-    """The `iat` of a new consent for a VM whose last watermark is this: past it, so that the watermark never covers it.
+def issue_time(now: int, *passed: int | None) -> int:
+    """The `iat` of a new consent: past the VM's last watermark, which so never covers it, and past the consent's older tokens.
 
-    Unix seconds. Raises Refused where a node would take it for a token from the future.
+    Unix seconds; None where there is none. Raises Refused where a node would take it for a token from the future.
     """
-    issued_at = now if watermark is None else max(now, watermark + 1)
+    issued_at = max([now, *(one + 1 for one in passed if one is not None)])
     if issued_at > now + MAX_AHEAD:
-        raise Refused(Refusal.TOO_SOON, f"a watermark for this VM stands {issued_at - now} s ahead of this clock")
+        raise Refused(Refusal.TOO_SOON, f"what stands for this VM was made {issued_at - now} s ahead of this clock")
     return issued_at
 
 
-def expiry(now: int, issued_at: int, seconds: int) -> int:
-    """The `exp` of a consent for `seconds` from now, which no shift of its `iat` lengthens. Raises Refused."""
+def expiry(now: int, seconds: int) -> int:
+    """The `exp` of a consent for `seconds` from now. Raises Refused."""
     if not 0 < seconds <= MAX_SECONDS:
         raise Refused(Refusal.TOO_LONG, f"a consent lasts 1 to {MAX_SECONDS} seconds")
-    if now + seconds <= issued_at:
-        raise Refused(Refusal.TOO_SOON, "it would end before it begins: the last one was revoked this very second")
     return now + seconds
+
+
+def check_span(issued_at: int, expires_at: int) -> None:
+    """Raises Refused for a consent that would end before it begins."""
+    if expires_at <= issued_at:
+        raise Refused(Refusal.TOO_SOON, "it would end before it begins: the last one was made this very second")
 
 
 def watermark_time(now: int, issued: Iterable[int]) -> int:
@@ -99,8 +108,9 @@ class AnchorVerdict(StrEnum):
     CONFLICT = "conflict"  # another head at the same count: the node signed both, so nobody else can feign it
 
 
-def judge_anchor(request: LeaseRequest, count: int, head: str, head_then: str | None) -> AnchorVerdict:
-    """`count`, `head`: the longest it ever told, 0 and empty before the first. `head_then`: what it once told for this count.
+def judge_anchor(request: LeaseRequest, count: int, head: str, head_then: str | None, *, lately: bool) -> AnchorVerdict:
+    """`count`, `head`: the longest it ever told, 0 and empty before the first. `head_then`: what it once told for this count,
+    `lately` where that was less than LATELY_MS ago: then this is the very message, which another provider was quicker to read.
 
     A verdict is evidence and no refusal: whoever carries messages can bring an old one again, and to cut a tenant off on
     such evidence would hand him that power.
@@ -109,7 +119,7 @@ def judge_anchor(request: LeaseRequest, count: int, head: str, head_then: str | 
         return AnchorVerdict.FORWARD
     if head_then is not None and head_then != request.audit_head:
         return AnchorVerdict.CONFLICT
-    if (request.audit_count, request.audit_head) == (count, head):
+    if (request.audit_count, request.audit_head) == (count, head) or (head_then is not None and lately):
         return AnchorVerdict.SAME
     return AnchorVerdict.BEHIND
 
@@ -123,18 +133,42 @@ class Candidate:
     load: int
 
 
-def choose(candidates: Sequence[Candidate], now_ms: int) -> str:
-    """The least loaded node that is alive; by name among equals. Raises Refused."""
+def ranked(candidates: Sequence[Candidate], now_ms: int) -> list[str]:
+    """The nodes that are alive, the least loaded first, by name among equals. Raises Refused where none is."""
     alive = [one for one in candidates if one.asked_ms > now_ms - ALIVE_MS]
     if not alive:
         raise Refused(
             Refusal.NO_NODE, f"none of {len(candidates)} enrolled nodes has asked for a lease in the last {ALIVE_MS // 1000} s"
         )
-    return min(alive, key=lambda one: (one.load, one.name)).name
+    return [one.name for one in sorted(alive, key=lambda one: (one.load, one.name))]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A node that was offered a consent in vain. `refused`: its signed word, empty where it said nothing; `why` for people."""
+
+    node: str
+    refused: str
+    why: str
+
+
+def verdict(tries: Sequence[Failed]) -> Refused:
+    """What the giver is told when no node took his consent."""
+    said = "; ".join(f"{one.node} refused: {one.refused}" if one.refused else f"{one.node}: {one.why}" for one in tries)
+    if any(not one.refused for one in tries):
+        return Refused(Refusal.NODE_SILENT, f"{said}; nothing was granted")
+    if all(one.refused == Reject.VM_UNKNOWN for one in tries):
+        return Refused(Refusal.UNKNOWN_VM, f"no node knows this virtual machine ({said})")
+    return Refused(Refusal.NODE_REFUSED, said)
 
 
 class RecentNonces:
-    """The last nonces of each node, so that the second way of one ask (HTTPS after MQTT) and a replay count for nothing."""
+    """The last nonces of each node, so that the second way of one ask (HTTPS after MQTT) and a replay count for nothing.
+
+    In memory, and each provider has its own: a replay that another provider, or this one after a restart, takes for an ask gets
+    a lease for a nonce that its node no longer waits for. It makes a lost node look alive, so that its consents do not move:
+    whoever can replay could as well have dropped the consents' letters.
+    """
 
     def __init__(self, most: int = 256) -> None:
         self._most = most

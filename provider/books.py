@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Connection, Row, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, RowMapping, and_, delete, func, insert, or_, select, update
 
 from eva.consent import Consent, Revocation
+from eva.members import strict_json
 from eva.resource_id import ResourceId
-from eva.token import b64, thumbprint, unb64
+from eva.token import Claims, b64, thumbprint, unb64
 from eva.wire import Event, LeaseRequest, Receipt
-from provider.store import anchors, consents, key_sets, nodes, receipts, revocations, watermarks
+from provider.schema import anchors, consents, loads, nodes, receipts, revocations, watermarks
+
+QUARTER = 900  # seconds
+CHUNK = 500  # keys in one statement
+UNANSWERED = "unanswered"  # `why` of a renewal that its node never spoke of
+LEAVING = frozenset({"revoked_ms", "ended_ms", "replaced_ms", "moved_ms"})  # any of them set: its node serves it no more
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """A node as the store has it: provider/store.py says what each number is."""
+    """A node as the store has it: provider/schema.py says what each number is."""
 
     name: str
     kid: str
@@ -45,6 +53,9 @@ class State(StrEnum):
     REVOKED = "revoked"
     ENDED = "ended"
     EXPIRED = "expired"
+    REPLACED = "replaced"  # by a renewal
+    MOVING = "moving"  # its node was lost, and no other has it yet
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +63,59 @@ class Filed:
     """A consent as the store has it. `claims` are those of its token, as they were signed."""
 
     jti: str
+    cid: str
+    kid: str
     node: str
     resource_key: str
     issued_at: int
     expires_at: int
     token: str
     claims: str
+    offered_until_ms: int
     answer: str | None
+    answered_ms: int | None
     uuid: str | None
     why: str | None
     granted_ms: int | None
     revoked_ms: int | None
     ended_ms: int | None
     ended_reason: str | None
+    replaced_ms: int | None
+    moved_ms: int | None
+
+    def consent(self) -> Consent:
+        """As it was signed."""
+        return Consent.from_claims(Claims(strict_json(self.claims.encode()), self.kid))
+
+    def stands(self, now: int) -> bool:
+        """Whether its giver may count on it: accepted, and by nothing ended that the provider knows of."""
+        over = (self.revoked_ms, self.ended_ms, self.replaced_ms, self.moved_ms)
+        return self.granted_ms is not None and self.expires_at > now and all(end is None for end in over)
+
+    def under_way(self, now_ms: int) -> bool:
+        """Whether its node may still say yes or no, and somebody waits for that."""
+        silent = self.answer is None or (self.answer == Event.ACCEPTED and self.granted_ms is None)
+        return silent and self.revoked_ms is None and self.offered_until_ms >= now_ms
+
+    def homeless(self, now: int) -> bool:
+        """Whether its node was lost and no other has taken it."""
+        return self.moved_ms is not None and self.replaced_ms is None and self.ended_ms is None and self.expires_at > now
 
     def state(self, now: int) -> State:
-        if self.revoked_ms is not None:
-            return State.REVOKED
-        if self.answer == Event.REFUSED:
-            return State.REFUSED
-        if self.ended_ms is not None:
-            return State.ENDED
-        if self.expires_at <= now:
-            return State.EXPIRED
-        return State.GRANTED if self.granted_ms is not None else State.OFFERED
+        over = self.expires_at <= now
+        moved = self.moved_ms is not None and self.ended_ms is None
+        states = (
+            (moved and self.replaced_ms is not None, State.MOVED),
+            (moved and not over, State.MOVING),
+            (moved, State.EXPIRED),
+            (self.replaced_ms is not None, State.REPLACED),
+            (self.moved_ms is None and self.revoked_ms is not None, State.REVOKED),
+            (self.answer == Event.REFUSED, State.REFUSED),
+            (self.ended_ms is not None, State.ENDED),
+            (over, State.EXPIRED),
+            (self.granted_ms is not None, State.GRANTED),
+        )
+        return next((state for holds, state in states if holds), State.OFFERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +137,32 @@ def _enrolled(row: RowMapping) -> Enrolled:
     return Enrolled(**{name: row[name] for name in Enrolled.__slots__})
 
 
-def _filed(row: RowMapping) -> Filed:
+def filed_of(row: RowMapping) -> Filed:
     return Filed(**{name: row[name] for name in Filed.__slots__})
 
 
-def _notice(row: RowMapping) -> Notice:
+def notice_of(row: RowMapping) -> Notice:
     return Notice(**{name: row[name] for name in Notice.__slots__})
+
+
+def kid_of(token: str) -> str:
+    """The key by which one of our own tokens is signed."""
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
+def claims_of(token: str) -> Claims:
+    """What a token says that was verified when it was filed, or that we signed; its key may be gone since."""
+    return Claims(strict_json(unb64(token.split(".")[1])), kid_of(token))
+
+
+def _quarter(expires_at: int) -> int:
+    """The end of the quarter of an hour in which it runs out."""
+    return -(-expires_at // QUARTER) * QUARTER
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many as one statement may name."""
+    return (keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK))
 
 
 class Keyring(Mapping[str, Ed25519PublicKey]):
@@ -167,24 +227,41 @@ class Books:
     def update_node(self, name: str, **columns: int | str | None) -> None:
         self._connection.execute(update(nodes).where(nodes.c.name == name).values(columns))
 
-    def head_at(self, kid: str, count: int) -> str | None:
-        return self._connection.scalar(select(anchors.c.head).where(anchors.c.kid == kid, anchors.c.count == count))
+    def told_of(self, kid: str, count: int) -> tuple[str, int] | None:
+        """The head that the node once told for this count, and when (Unix milliseconds)."""
+        row = self._first(select(anchors.c.head, anchors.c.told_ms).where(anchors.c.kid == kid, anchors.c.count == count))
+        return None if row is None else (row["head"], row["told_ms"])
 
     def anchor(self, kid: str, request: LeaseRequest, now_ms: int) -> None:
         row = {"kid": kid, "count": request.audit_count, "head": request.audit_head, "told_ms": now_ms}
         self._connection.execute(insert(anchors).values(row))
 
     def loads(self, now: int) -> dict[str, int]:
-        """How many unexpired, unrevoked consents each node serves; a node without one is not in it."""
-        live = and_(consents.c.expires_at > now, consents.c.revoked_ms.is_(None))
-        rows = self._connection.execute(select(consents.c.node, func.count()).where(live).group_by(consents.c.node))
-        return {row[0]: row[1] for row in rows}
+        """How many consents each node serves, give or take those that run out in this quarter of an hour.
+
+        The cost does not grow with the consents: LEAVING says by what one is counted no more. A node with none may be missing.
+        """
+        rows = self._connection.execute(
+            select(loads.c.node, func.sum(loads.c.consents)).where(loads.c.until > now).group_by(loads.c.node)
+        )
+        return {row[0]: int(row[1]) for row in rows}
+
+    def _count(self, node: str, until: int, by: int) -> bool:
+        """Whether there was a row for this quarter of an hour already."""
+        mine = and_(loads.c.node == node, loads.c.until == until)
+        counted = update(loads).where(mine).values(consents=loads.c.consents + by)
+        if self._connection.execute(counted).rowcount > 0:
+            return True
+        self._connection.execute(insert(loads).values(node=node, until=until, consents=by))
+        return False
 
     # consents
 
     def file_consent(self, consent: Consent, token: str, offered_until_ms: int) -> None:
         row = {
             "jti": consent.jti,
+            "cid": consent.cid,
+            "kid": kid_of(token),
             "node": consent.node,
             "resource_key": consent.resource_id.key,
             "issued_at": consent.issued_at,
@@ -194,34 +271,56 @@ class Books:
             "offered_until_ms": offered_until_ms,
         }
         self._connection.execute(insert(consents).values(row))
+        if not self._count(consent.node, _quarter(consent.expires_at), +1):
+            # once in a quarter of an hour
+            over = and_(loads.c.node == consent.node, loads.c.until <= consent.issued_at)
+            self._connection.execute(delete(loads).where(over))
 
     def consent(self, jti: str) -> Filed | None:
         row = self._first(select(consents).where(consents.c.jti == jti))
-        return None if row is None else _filed(row)
+        return None if row is None else filed_of(row)
 
     def unexpired(self, resource_id: ResourceId, now: int) -> list[Filed]:
         """The VM's consents that have not run out, revoked ones too."""
         mine = and_(consents.c.resource_key == resource_id.key, consents.c.expires_at > now)
-        return [_filed(row._mapping) for row in self._connection.execute(select(consents).where(mine))]
+        return [filed_of(row._mapping) for row in self._connection.execute(select(consents).where(mine))]
 
     def overdue(self, now_ms: int, most: int) -> list[Filed]:
         """Offers whose giver was never told that they were granted, and never will be."""
         open_still = and_(consents.c.granted_ms.is_(None), consents.c.revoked_ms.is_(None))
-        late = and_(open_still, consents.c.offered_until_ms < now_ms)
-        return [_filed(row._mapping) for row in self._connection.execute(select(consents).where(late).limit(most))]
+        # a renewal that its node never spoke of is not awaited any more (provider.desk)
+        late = and_(open_still, consents.c.offered_until_ms < now_ms, func.coalesce(consents.c.why, "") != UNANSWERED)
+        return [filed_of(row._mapping) for row in self._connection.execute(select(consents).where(late).limit(most))]
 
     def latest(self, most: int) -> list[Filed]:
         rows = self._connection.execute(select(consents).order_by(consents.c.issued_at.desc()).limit(most))
-        return [_filed(row._mapping) for row in rows]
+        return [filed_of(row._mapping) for row in rows]
 
     def update_consent(self, jti: str, **columns: int | str | None) -> None:
+        if columns.keys() & LEAVING:
+            self.count_out(consents.c.jti == jti)
         self._connection.execute(update(consents).where(consents.c.jti == jti).values(columns))
 
     def cover(self, node: str, resource_id: ResourceId, issued_by: int, now_ms: int) -> None:
         """Marks what a watermark revokes at this node."""
         under = and_(consents.c.resource_key == resource_id.key, consents.c.issued_at <= issued_by, consents.c.node == node)
+        self.count_out(under)
         mark = update(consents).where(under, consents.c.revoked_ms.is_(None)).values(revoked_ms=now_ms)
         self._connection.execute(mark)
+
+    def revoke(self, jtis: Sequence[str], now_ms: int) -> None:
+        """Marks these consents, as a watermark that covers them was signed."""
+        for some in _chunks(jtis):
+            mine = consents.c.jti.in_(some)
+            self.count_out(mine)
+            self._connection.execute(update(consents).where(mine, consents.c.revoked_ms.is_(None)).values(revoked_ms=now_ms))
+
+    def count_out(self, which: ColumnElement[bool]) -> None:
+        """Counts these consents out, those that are still in: before a column of LEAVING is set."""
+        still = and_(which, *(consents.c[name].is_(None) for name in sorted(LEAVING)))
+        rows = self._connection.execute(select(consents.c.node, consents.c.expires_at).where(still)).all()
+        for (node, until), count in Counter((row.node, _quarter(row.expires_at)) for row in rows).items():
+            self._count(node, until, -count)
 
     # revocations
 
@@ -229,29 +328,43 @@ class Books:
         mine = watermarks.c.resource_key == resource_id.key
         return self._connection.scalar(select(watermarks.c.issued_by).where(mine))
 
-    def set_watermark(self, resource_id: ResourceId, issued_by: int) -> None:
-        mine = watermarks.c.resource_key == resource_id.key
-        if self._connection.execute(update(watermarks).where(mine).values(issued_by=issued_by)).rowcount == 0:
-            self._connection.execute(insert(watermarks).values(resource_key=resource_id.key, issued_by=issued_by))
+    def watermarks(self, keys: Sequence[str]) -> dict[str, int]:
+        """Those of these resource keys that have one."""
+        found: dict[str, int] = {}
+        for some in _chunks(keys):
+            rows = self._connection.execute(select(watermarks).where(watermarks.c.resource_key.in_(some)))
+            found |= {row.resource_key: row.issued_by for row in rows}
+        return found
 
-    def file_revocation(self, revocation: Revocation, token: str, now_ms: int) -> None:
-        """Files it and takes its number; the caller numbered it one past the node's last."""
-        row = {
-            "node": revocation.node,
-            "seq": revocation.seq,
-            "jti": revocation.jti,
-            "consent": revocation.consent,
-            "resource_key": revocation.resource_id.key if revocation.resource_id else None,
-            "issued_by": revocation.issued_by,
-            "made_ms": now_ms,
-            "token": token,
-        }
-        self._connection.execute(insert(revocations).values(row))
-        self.update_node(revocation.node, seq=revocation.seq)
+    def set_watermarks(self, marks: Mapping[str, int]) -> None:
+        """By resource key. One that stands lower than before is the caller's fault."""
+        for some in _chunks(list(marks)):
+            self._connection.execute(delete(watermarks).where(watermarks.c.resource_key.in_(some)))
+        rows = [{"resource_key": key, "issued_by": issued_by} for key, issued_by in marks.items()]
+        self._connection.execute(insert(watermarks), rows)
+
+    def file_revocations(self, items: Sequence[tuple[Revocation, str]], now_ms: int) -> None:
+        """Files them with their tokens and takes their numbers; the caller numbered each one past its node's last."""
+        rows = [
+            {
+                "node": revocation.node,
+                "seq": revocation.seq,
+                "jti": revocation.jti,
+                "consent": revocation.consent,
+                "resource_key": revocation.resource_id.key if revocation.resource_id else None,
+                "issued_by": revocation.issued_by,
+                "made_ms": now_ms,
+                "token": token,
+            }
+            for revocation, token in items
+        ]
+        self._connection.execute(insert(revocations), rows)
+        for node in {revocation.node for revocation, _ in items}:
+            self.update_node(node, seq=max(revocation.seq for revocation, _ in items if revocation.node == node))
 
     def revocation(self, node: str, seq: int) -> Notice | None:
         row = self._first(select(revocations).where(revocations.c.node == node, revocations.c.seq == seq))
-        return None if row is None else _notice(row)
+        return None if row is None else notice_of(row)
 
     def revocations_after(self, node: str, seq: int, most: int) -> list[str]:
         later = and_(revocations.c.node == node, revocations.c.seq > seq)
@@ -260,21 +373,21 @@ class Books:
 
     def single_revocation(self, node: str, consent: str) -> Notice | None:
         row = self._first(select(revocations).where(revocations.c.node == node, revocations.c.consent == consent))
-        return None if row is None else _notice(row)
+        return None if row is None else notice_of(row)
 
     def covering(self, filed: Filed) -> Notice | None:
         """The first revocation that covers this consent."""
         under = and_(revocations.c.resource_key == filed.resource_key, revocations.c.issued_by >= filed.issued_at)
         mine = and_(revocations.c.node == filed.node, or_(revocations.c.consent == filed.jti, under))
         row = self._first(select(revocations).where(mine).order_by(revocations.c.seq).limit(1))
-        return None if row is None else _notice(row)
+        return None if row is None else notice_of(row)
 
     def confirm(self, receipt: Receipt, cut_us: int | None, sessions: int | None) -> None:
         mine = and_(revocations.c.node == receipt.node, revocations.c.seq == receipt.seq, revocations.c.confirmed_ms.is_(None))
         mark = {"confirmed_ms": receipt.at_ms, "cut_us": cut_us, "sessions": sessions}
         self._connection.execute(update(revocations).where(mine).values(mark))
 
-    # receipts and key sets
+    # receipts
 
     def file_receipts(self, kid: str, items: Sequence[tuple[Receipt, str]], now_ms: int) -> None:
         rows = [
@@ -294,12 +407,3 @@ class Books:
     def receipt_token(self, kid: str, number: int) -> str | None:
         mine = and_(receipts.c.kid == kid, receipts.c.number == number)
         return self._connection.scalar(select(receipts.c.token).where(mine))
-
-    def key_set(self) -> tuple[str, str] | None:
-        """The newest set's token and the kid that signs since."""
-        row = self._connection.execute(select(key_sets).order_by(key_sets.c.version.desc()).limit(1)).first()
-        return None if row is None else (row.token, row.signing_kid)
-
-    def file_key_set(self, version: int, token: str, signing_kid: str, now_ms: int) -> None:
-        row = {"version": version, "token": token, "signing_kid": signing_kid, "made_ms": now_ms}
-        self._connection.execute(insert(key_sets).values(row))

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from contextlib import ExitStack
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from provider.keys import load_signer
+from provider.keys import Signers, load_signer
+from provider.local_socket import admin_server, unix_socket
 from provider.meters import Meters
 from provider.mqtt import MqttPost
 from provider.notify import notify, watchdog_seconds
+from provider.place import Place
 from provider.registrar import Registrar
-from provider.service import Server, admin_server, lease_server, metrics_server, tcp_socket, unix_socket
+from provider.rest import reload_certificates, rest_servers
+from provider.rounds import move_for_ever, prune_for_ever, sweep_for_ever
+from provider.service import Server, lease_server, metrics_server, tcp_socket
 from provider.settings import Settings
-from provider.store import Store, StoreThread
+from provider.store import Store, StoreDown, StoreThread
+
+RETRY_SECONDS = 2.0
 
 log = logging.getLogger("provider")
 
@@ -26,15 +33,21 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    store = await _store_at(settings.store, stop)
+    if store is None:
+        return
     with ExitStack() as stack:
-        store = Store(settings.store)
-        signer = load_signer(settings.keys, store)
+        stack.callback(store.close)
+        signers = Signers(settings.keys, load_signer(settings.keys, store))
         thread = StoreThread(store)
         stack.callback(thread.close)
         meters = Meters()
         post = MqttPost(settings.mqtt, meters)
-        registrar = Registrar(thread, signer, post, settings.limits, meters)
-        listeners = [
+        registrar = Registrar(thread, signers, post, settings.limits, meters)
+        apis = rest_servers(settings.rest, registrar, thread, meters)
+        loop.add_signal_handler(signal.SIGHUP, reload_certificates, apis)
+        listeners: list[tuple[Server, socket.socket]] = [
+            *apis,
             (lease_server(registrar, settings.lease), tcp_socket(settings.lease)),
             (metrics_server(meters, registrar, post), tcp_socket(settings.metrics)),
             (admin_server(registrar), unix_socket(settings.admin_socket)),
@@ -45,17 +58,32 @@ async def run(settings: Settings) -> None:
                 group.create_task(server.serve([listening]))
             others = [
                 group.create_task(post.run(registrar)),
-                group.create_task(registrar.sweep_for_ever()),
+                group.create_task(sweep_for_ever(registrar)),
+                group.create_task(move_for_ever(registrar)),
+                group.create_task(prune_for_ever(registrar)),
                 group.create_task(_feed_watchdog(registrar)),
             ]
             for server, _ in listeners:
                 await server.up.wait()
             notify("READY=1")
-            log.info("ready: leases at %s:%d, key set %d", settings.lease.address, settings.lease.port, signer.version)
+            log.info("ready: leases at %s:%d, key set %d", settings.lease.address, settings.lease.port, signers.current.version)
             await stop.wait()
             notify("STOPPING=1")
             log.info("stopping")
             _stop([server for server, _ in listeners], others)
+
+
+async def _store_at(place: Place, stop: asyncio.Event) -> Store | None:
+    """Waits for a database that may start later than we do; None if it is stopped meanwhile. Raises BadStore."""
+    while not stop.is_set():
+        try:
+            return await asyncio.to_thread(Store, place, whole=True)
+        except StoreDown as error:
+            log.error("%s cannot be reached: %s", place, error.why)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                await stop.wait()
+    return None
 
 
 def _stop(servers: list[Server], others: list[asyncio.Task[None]]) -> None:
@@ -66,11 +94,11 @@ def _stop(servers: list[Server], others: list[asyncio.Task[None]]) -> None:
 
 
 async def _feed_watchdog(registrar: Registrar) -> None:
-    """Feeds only while the loop turns and the store answers."""
+    """Feeds only while the loop turns and the store's thread gives an answer, be it that the database is away."""
     period = watchdog_seconds()
     while period is not None:
-        if await registrar.is_well():
-            notify("WATCHDOG=1", wait=False)
+        await registrar.is_well()
+        notify("WATCHDOG=1", wait=False)
         await asyncio.sleep(period)
 
 

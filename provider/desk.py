@@ -1,84 +1,65 @@
-"""What the provider decides, each within one transaction: offers, revocations, leases, receipts. Blocking, no network.
+"""What the provider decides of itself, each within one transaction: offers and revocations. Blocking, no network.
 
-A decision is signed here and leaves the process only after its transaction is on disk. Errors: Refused (provider.authority)
-and BadToken (eva.token); either undoes the transaction.
+A decision is signed here and leaves the process only after its transaction is on disk. Through the desk act provider.intake
+(what nodes send), provider.enabling (what a tenant's call means), provider.disabling and provider.loss. Errors: Refused
+(provider.authority), which undoes the transaction.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection
 
-from eva.consent import MAX_SECONDS, PROVIDER, Access, Consent, Kind, Principal, Revocation, is_node_name
+from eva.consent import MAX_SECONDS, Consent, Revocation, is_node_name
 from eva.ending import Ending
 from eva.resource_id import ResourceId
-from eva.token import BadToken, Fault, Typ, thumbprint, verify
-from eva.wire import MAX_REVOCATIONS, Envelope, Event, Lease, LeaseRequest, Receipt
+from eva.token import Typ, thumbprint
+from eva.wire import Event
+from provider.ask import Ask, How, Scopes
 from provider.authority import (
-    AnchorVerdict,
     Candidate,
-    RecentNonces,
     Refusal,
     Refused,
-    choose,
-    confirms,
+    check_span,
     expiry,
     issue_time,
-    judge_anchor,
-    taken,
+    ranked,
     watermark_time,
 )
-from provider.books import Books, Enrolled, Filed, Notice
+from provider.books import UNANSWERED, Books, Filed, Notice
+from provider.features import FeatureBooks
 from provider.keys import Signer
+from provider.records import Records
 
 SWEPT = 64  # overdue offers in one transaction
 
-log = logging.getLogger("provider.desk")
-
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a giver asks for. `seconds` from now; `node` None: choose one."""
+class Terms:
+    """What a consent says, whichever node it is for."""
 
     resource_id: ResourceId
     giver: str
-    operators: frozenset[Principal]
-    kinds: frozenset[Kind]
-    access: Access
-    seconds: int
-    reason: str = ""
-    node: str | None = None
+    scopes: Scopes
+    expires_at: int
+    reason: str
+
+    @classmethod
+    def of(cls, consent: Consent) -> Terms:
+        return cls(consent.resource_id, consent.giver, Scopes.of(consent), consent.expires_at, consent.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
+    """A signed consent on its way to its node. `others`: how many more nodes could be asked if this one will not."""
+
     consent: Consent
     token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What came of receipts: those that were new, the revocations they brought about, how many could not be right."""
-
-    receipts: tuple[Receipt, ...] = ()
-    notices: tuple[Notice, ...] = ()
-    confirmed: tuple[Notice, ...] = ()
-    bad: int = 0
-    conflicts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The envelope that answers a lease request."""
-
-    node: str
-    payload: bytes
-    verdict: AnchorVerdict
-    taken: Taken = field(default_factory=Taken)
+    how: How
+    others: int = 0
 
 
 class Desk:
@@ -86,96 +67,188 @@ class Desk:
 
     def __init__(self, connection: Connection, signer: Signer, now_ms: int, new_jti: Callable[[], str]) -> None:
         self.books = Books(connection)
-        self._signer = signer
-        self._now_ms = now_ms
-        self._now = now_ms // 1000
-        self._new_jti = new_jti
+        self.records = Records(connection)
+        self.features = FeatureBooks(connection)
+        self.signer = signer
+        self.now_ms = now_ms
+        self.now = now_ms // 1000
+        self.new_jti = new_jti
 
-    # consents
+    # offers
 
-    def offer(self, wish: Wish, answer_ms: int) -> Offer:
-        """A consent signed for a node, which has `answer_ms` to accept it before the sweep takes it back."""
-        node = self._node_for(wish)
-        issued_at = issue_time(self._now, self.books.watermark(wish.resource_id))
+    def offer(self, ask: Ask, answer_ms: int, tried: Collection[str] = ()) -> Offer:
+        """A new consent, signed for a node that has `answer_ms` to accept it before the sweep takes it back."""
+        self.check_feature(ask.resource_id)
+        nodes = [self._named(ask.node)] if ask.node is not None else self.nodes_for(tried)
+        return self.place(nodes, self.terms(ask), None, answer_ms, How.FRESH)
+
+    def terms(self, ask: Ask, standing: Consent | None = None) -> Terms:
+        """What is asked for, with what is left open taken from the consent that stands."""
+        return Terms(ask.resource_id, ask.giver, ask.scopes(standing), expiry(self.now, ask.seconds), ask.reason)
+
+    def place(self, nodes: list[str], terms: Terms, cid: str | None, answer_ms: int, how: How) -> Offer:
+        """Signs and files a token for the first of the nodes. `cid`: the consent that it goes on with, None for a new one."""
+        older = [one.issued_at for one in self.records.tokens_of(cid)] if cid is not None else []
+        issued_at = issue_time(self.now, self.books.watermark(terms.resource_id), *older)
+        check_span(issued_at, terms.expires_at)
+        jti = self.new_jti()
         consent = Consent(
-            jti=self._new_jti(),
-            node=node,
-            resource_id=wish.resource_id,
-            giver=wish.giver,
-            operators=wish.operators,
-            kinds=wish.kinds,
-            access=wish.access,
+            jti=jti,
+            cid=cid or jti,
+            node=nodes[0],
+            resource_id=terms.resource_id,
+            giver=terms.giver,
+            operators=terms.scopes.operators,
+            kinds=terms.scopes.kinds,
+            access=terms.scopes.access,
             issued_at=issued_at,
-            expires_at=expiry(self._now, issued_at, wish.seconds),
-            reason=wish.reason,
+            expires_at=terms.expires_at,
+            reason=terms.reason,
         )
-        token = self._signer.key.sign(Typ.CONSENT, consent.to_claims())
-        self.books.file_consent(consent, token, self._now_ms + answer_ms)
-        return Offer(consent, token)
+        token = self.signer.key.sign(Typ.CONSENT, consent.to_claims())
+        self.books.file_consent(consent, token, self.now_ms + answer_ms)
+        return Offer(consent, token, how, len(nodes) - 1)
 
-    def _node_for(self, wish: Wish) -> str:
-        if wish.node is not None:
-            named = self.books.node_like(wish.node)
-            if named is None:
-                raise Refused(Refusal.UNKNOWN_NODE, f"no node {wish.node} is enrolled")
-            return named.name
-        loads = self.books.loads(self._now)
+    def nodes_for(self, tried: Collection[str]) -> list[str]:
+        """Who may be offered a consent, the best first. Raises Refused, also where all who are alive were tried."""
+        loads = self.books.loads(self.now)
         candidates = [Candidate(one.name, one.asked_ms, loads.get(one.name, 0)) for one in self.books.nodes()]
-        return choose(candidates, self._now_ms)
+        left = [name for name in ranked(candidates, self.now_ms) if name not in tried]
+        if not left:
+            raise Refused(Refusal.NO_NODE, "every node that is alive was asked")
+        return left
+
+    def _named(self, name: str) -> str:
+        found = self.books.node_like(name)
+        if found is None:
+            raise Refused(Refusal.UNKNOWN_NODE, f"no node {name} is enrolled")
+        return found.name
 
     def acknowledge(self, jti: str) -> Filed | None:
         """The consent, from now on granted for the giver too; None if it was not accepted or is revoked."""
         filed = self.books.consent(jti)
         if filed is None or filed.answer != Event.ACCEPTED or filed.revoked_ms is not None:
             return None
-        self.books.update_consent(jti, granted_ms=self._now_ms)
+        if filed.granted_ms is None:
+            self.books.update_consent(jti, granted_ms=self.now_ms, why=None)
+            for older in self.records.tokens_of(filed.cid):
+                # also the one that a lost node had: its consent has arrived
+                if older.jti != jti and older.granted_ms is not None and older.replaced_ms is None:
+                    self.books.update_consent(older.jti, replaced_ms=self.now_ms)
         return filed
+
+    def take_back(self, jti: str) -> Notice | None:
+        """An offer that came to nothing: revoked, so that it can never stand. None where nothing needs to be said.
+
+        A renewal that its node has not answered is left: if it arrived, the old token is gone, and to revoke the new one
+        would end what the tenant asked to go on. He is told that one of the two stands.
+        """
+        filed = self.books.consent(jti)
+        if filed is None:
+            return None
+        if filed.answer is None and self._renews(filed):
+            self.books.update_consent(jti, why=UNANSWERED)
+            return None
+        return self.revoke_token(filed, Ending.CONSENT_REVOKED)
+
+    def _renews(self, filed: Filed) -> bool:
+        if filed.jti == filed.cid:
+            return False
+        others = self.records.tokens_of(filed.cid)
+        return any(one.node == filed.node and one.jti != filed.jti and one.stands(self.now) for one in others)
+
+    def sweep(self) -> list[Notice]:
+        """Takes back offers that nobody was told of: a grant cut short by a crash leaves nothing half granted."""
+        overdue = self.books.overdue(self.now_ms, SWEPT)
+        return [notice for filed in overdue if (notice := self.take_back(filed.jti)) is not None]
+
+    # who may
+
+    def check_feature(self, resource_id: ResourceId) -> None:
+        """Raises Refused where the virtual machine's subscription may not consent."""
+        if not self.features.allows(resource_id.subscription):
+            raise Refused(
+                Refusal.FEATURE_OFF,
+                f"The Emergency VM Access feature is not enabled for subscription '{resource_id.subscription}'",
+            )
 
     # revocations
 
     def revoke_vm(self, resource_id: ResourceId, reason: Ending) -> list[Notice]:
         """Every consent for the VM, by one watermark at each node that has any; a node revoked before gives its old notice."""
-        live = self.books.unexpired(resource_id, self._now)
+        live = self.books.unexpired(resource_id, self.now)
         if not live:
             raise Refused(Refusal.NO_CONSENT, "no consent for this virtual machine is in force")
         standing = {filed.node for filed in live if filed.revoked_ms is None}
-        issued_by = watermark_time(self._now, (filed.issued_at for filed in live))
-        if standing:
-            self.books.set_watermark(resource_id, issued_by)
-        notices: dict[tuple[str, int], Notice] = {}
-        for node in sorted(standing):
-            ends = max(filed.expires_at for filed in live if filed.node == node)
-            revocation = self._numbered(node, reason, ends, resource_id=resource_id, issued_by=issued_by)
-            self.books.cover(node, resource_id, issued_by, self._now_ms)
-            notice = self._file(revocation)
-            notices[notice.node, notice.seq] = notice
+        notices = {(notice.node, notice.seq): notice for notice in self._mark(resource_id, standing, live, reason)}
         for filed in live:
+            if filed.homeless(self.now):
+                self.conclude(filed, reason)
             if filed.node not in standing and (before := self.books.covering(filed)) is not None:
                 notices[before.node, before.seq] = before
         return list(notices.values())
 
-    def revoke_consent(self, jti: str, reason: Ending) -> Notice:
-        """One consent; if it is revoked already, the notice of then."""
-        filed = self.books.consent(jti)
-        if filed is None:
+    def revoke_everywhere(self, resource_id: ResourceId, reason: Ending) -> list[Notice]:
+        """Every consent for the VM at every node: also those that a lost store knew of."""
+        live = self.books.unexpired(resource_id, self.now)
+        for filed in live:
+            if filed.homeless(self.now):
+                self.conclude(filed, reason)
+        return self._mark(resource_id, {one.name for one in self.books.nodes()}, live, reason)
+
+    def _mark(self, resource_id: ResourceId, nodes: Collection[str], live: Sequence[Filed], reason: Ending) -> list[Notice]:
+        """A watermark at each of these nodes, past all that is live."""
+        before = self.books.watermark(resource_id)
+        # never lower than the last: it may run ahead of the clock
+        issued_by = watermark_time(self.now, [*(filed.issued_at for filed in live), *([] if before is None else [before])])
+        if nodes:
+            self.books.set_watermarks({resource_id.key: issued_by})
+        notices: list[Notice] = []
+        for node in sorted(nodes):
+            ends = max((filed.expires_at for filed in live if filed.node == node), default=self.now + MAX_SECONDS)
+            revocation = self._numbered(node, reason, ends, resource_id=resource_id, issued_by=issued_by)
+            self.books.cover(node, resource_id, issued_by, self.now_ms)
+            notices += self.file([revocation])
+        return notices
+
+    def revoke_consent(self, cid: str, reason: Ending) -> list[Notice]:
+        """One consent, wherever it is; if it is revoked already, the notice of then. Raises Refused."""
+        tokens = self.records.tokens_of(cid)
+        if not tokens:
             raise Refused(Refusal.NO_CONSENT, "no consent has this id")
-        if (before := self.books.covering(filed)) is not None:
-            return before
-        if filed.expires_at <= self._now:
+        unexpired = [one for one in tokens if one.expires_at > self.now]
+        if not unexpired:
             raise Refused(Refusal.NO_CONSENT, "this consent has run out")
-        return self._revoke_single(filed.node, jti, filed.expires_at, reason)
+        return self.end_rest(cid, reason) or [
+            before for filed in unexpired[-1:] if (before := self.books.covering(filed)) is not None
+        ]
 
-    def sweep(self) -> list[Notice]:
-        """Takes back offers that nobody was told of: a grant cut short by a crash leaves nothing half granted."""
-        overdue = self.books.overdue(self._now_ms, SWEPT)
-        return [self._revoke_single(filed.node, filed.jti, filed.expires_at, Ending.CONSENT_REVOKED) for filed in overdue]
+    def end_rest(self, cid: str, reason: Ending) -> list[Notice]:
+        """Revokes what is left of a consent, wherever it is. Nothing where all of it is revoked."""
+        notices: list[Notice] = []
+        for filed in self.records.tokens_of(cid):
+            if filed.expires_at <= self.now:
+                continue
+            if filed.homeless(self.now):
+                self.conclude(filed, reason)
+            elif filed.revoked_ms is None and filed.replaced_ms is None:
+                notices.append(self.revoke_token(filed, reason))
+        return notices
 
-    def _revoke_single(self, node: str, jti: str, ends: int, reason: Ending) -> Notice:
+    def revoke_token(self, filed: Filed, reason: Ending) -> Notice:
+        """One token at its node; if it is revoked already, the notice of then."""
+        return self.books.covering(filed) or self.revoke_single(filed.node, filed.jti, filed.expires_at, reason)
+
+    def revoke_single(self, node: str, jti: str, ends: int, reason: Ending) -> Notice:
         revocation = self._numbered(node, reason, ends, consent=jti)
         filed = self.books.consent(jti)
         if filed is not None and filed.node == node and filed.revoked_ms is None:
-            self.books.update_consent(jti, revoked_ms=self._now_ms)
-        return self._file(revocation)
+            self.books.update_consent(jti, revoked_ms=self.now_ms)
+        return self.file([revocation])[0]
+
+    def conclude(self, filed: Filed, reason: Ending) -> None:
+        """A consent between two nodes: no node has to hear of its end."""
+        self.books.update_consent(filed.jti, ended_ms=self.now_ms, ended_reason=reason.word)
 
     def _numbered(
         self,
@@ -190,113 +263,14 @@ class Desk:
         row = self.books.node(node)
         if row is None:
             raise Refused(Refusal.UNKNOWN_NODE, node)
-        return Revocation(self._new_jti(), node, row.seq + 1, self._now, reason, ends, consent, resource_id, issued_by)
+        return Revocation(self.new_jti(), node, row.seq + 1, self.now, reason, ends, consent, resource_id, issued_by)
 
-    def _file(self, revocation: Revocation) -> Notice:
-        token = self._signer.key.sign(Typ.REVOCATION, revocation.to_claims())
-        self.books.file_revocation(revocation, token, self._now_ms)
-        return Notice(revocation.node, revocation.seq, revocation.jti, revocation.consent, self._now_ms, token, None, None, None)
-
-    # what nodes send
-
-    def answer_lease(self, envelope: Envelope, spoken_as: str | None, nonces: RecentNonces) -> Answered:
-        """`spoken_as`: the node that the topic names; None where the way names none (HTTPS)."""
-        claims = verify(envelope.token, Typ.LEASE_REQUEST, self.books.keyring, PROVIDER)
-        request = LeaseRequest.from_claims(claims)
-        node = self._speaker(claims.kid, request.node, spoken_as)
-        if request.seq > node.seq:
-            raise Refused(Refusal.AHEAD, f"{node.name} applied {request.seq} revocations, this store made {node.seq}")
-        came = self._take(node, envelope.receipts)
-        first = nonces.first_time(node.kid, request.nonce)
-        verdict = self._note(node, request) if first else AnchorVerdict.SAME
-        node = self.books.node(node.name) or node
-        lease = Lease(node.name, request.nonce, node.seq, node.receipts, self._now)
-        answer = Envelope(
-            token=self._signer.key.sign(Typ.LEASE, lease.to_claims()),
-            keys=self._signer.key_set if request.keys_version < self._signer.version else None,
-            revocations=tuple(self.books.revocations_after(node.name, request.seq, MAX_REVOCATIONS)),
-        )
-        return Answered(node.name, answer.encode(), verdict, came)
-
-    def take_receipt(self, envelope: Envelope, spoken_as: str) -> Taken:
-        """A receipt that came by itself."""
-        node = self.books.node(spoken_as)
-        if node is None:
-            raise Refused(Refusal.UNKNOWN_NODE, spoken_as)
-        return self._take(node, (envelope.token, *envelope.receipts))
-
-    def _speaker(self, kid: str, name: str, spoken_as: str | None) -> Enrolled:
-        node = self.books.node_of_key(kid)
-        if node is None:
-            raise Refused(Refusal.UNKNOWN_NODE, name)
-        if node.name != name or (spoken_as is not None and spoken_as != name):
-            raise Refused(Refusal.WRONG_NODE, f"the key of {node.name} speaks as {name} at {spoken_as or 'HTTPS'}")
-        return node
-
-    def _note(self, node: Enrolled, request: LeaseRequest) -> AnchorVerdict:
-        """Puts the ask on disk before its answer leaves: another provider must not think the node lost while it holds a lease."""
-        then = self.books.head_at(node.kid, request.audit_count)
-        verdict = judge_anchor(request, node.audit_count, node.audit_head, then)
-        columns: dict[str, int | str | None] = {"asked_ms": max(self._now_ms, node.asked_ms), "applied": request.seq}
-        if verdict is AnchorVerdict.FORWARD:
-            self.books.anchor(node.kid, request, self._now_ms)
-            columns |= {"audit_count": request.audit_count, "audit_head": request.audit_head}
-        elif verdict is AnchorVerdict.BEHIND:
-            columns |= {"behind_ms": self._now_ms}
-        elif verdict is AnchorVerdict.CONFLICT and node.conflict_ms is None:
-            columns |= {"conflict_ms": self._now_ms, "conflict_count": request.audit_count}
-        self.books.update_node(node.name, **columns)
-        return verdict
-
-    def _take(self, node: Enrolled, tokens: Sequence[str]) -> Taken:
-        found: dict[int, tuple[Receipt, str]] = {}
-        bad = conflicts = 0
-        for token in tokens:
-            try:
-                receipt = self._receipt(node, token)
-            except BadToken as error:
-                log.warning("a receipt of %s is not taken: %s", node.name, error)
-                bad += 1
-                continue
-            if receipt.number <= node.receipts and self.books.receipt_token(node.kid, receipt.number) != token:
-                log.error("%s signed two receipts with number %d", node.name, receipt.number)
-                conflicts += 1
-            found[receipt.number] = (receipt, token)
-        run = taken(node.receipts, [receipt for receipt, _ in found.values()])
-        notices: list[Notice] = []
-        confirmed: list[Notice] = []
-        for receipt in run:
-            self._apply(receipt, notices, confirmed)
-        if run:
-            self.books.file_receipts(node.kid, [found[receipt.number] for receipt in run], self._now_ms)
-            self.books.update_node(node.name, receipts=run[-1].number)
-        return Taken(tuple(run), tuple(notices), tuple(confirmed), bad, conflicts)
-
-    def _receipt(self, node: Enrolled, token: str) -> Receipt:
-        claims = verify(token, Typ.RECEIPT, self.books.keyring, PROVIDER)
-        receipt = Receipt.from_claims(claims)
-        if claims.kid != node.kid or receipt.node != node.name:
-            raise BadToken(Fault.KEY, "signed by another node")
-        return receipt
-
-    def _apply(self, receipt: Receipt, notices: list[Notice], confirmed: list[Notice]) -> None:
-        filed = self.books.consent(receipt.about)
-        mine = filed is not None and filed.node == receipt.node
-        match receipt.event:
-            case Event.ACCEPTED | Event.REFUSED if filed is not None and mine and filed.answer is None:
-                said = {"answer": str(receipt.event), "uuid": receipt.fact("uuid"), "why": receipt.fact("why")}
-                self.books.update_consent(filed.jti, answered_ms=receipt.at_ms, **said)
-            case Event.ENDED if receipt.seq > 0:
-                notice = self.books.revocation(receipt.node, receipt.seq)
-                if notice is not None and confirms(receipt, notice.seq, notice.consent, notice.jti):
-                    self.books.confirm(receipt, _count(receipt.fact("cut_us")), _count(receipt.fact("sessions")))
-                    confirmed.append(self.books.revocation(receipt.node, receipt.seq) or notice)
-            case Event.ENDED if filed is not None and mine and filed.ended_ms is None:
-                self.books.update_consent(filed.jti, ended_ms=receipt.at_ms, ended_reason=receipt.fact("reason"))
-            case Event.DELETED if self.books.single_revocation(receipt.node, receipt.about) is None:
-                # also for a consent that these books do not know: ending one that is none harms nobody
-                ends = filed.expires_at if filed is not None else self._now + MAX_SECONDS
-                notices.append(self._revoke_single(receipt.node, receipt.about, ends, Ending.CONSENT_REVOKED))
+    def file(self, revocations: Sequence[Revocation]) -> list[Notice]:
+        """Signs and files revocations that follow their nodes' last."""
+        signed = [(one, self.signer.key.sign(Typ.REVOCATION, one.to_claims())) for one in revocations]
+        if signed:
+            self.books.file_revocations(signed, self.now_ms)
+        return [Notice(one.node, one.seq, one.jti, one.consent, self.now_ms, token, None, None, None) for one, token in signed]
 
 
 def enrol(books: Books, name: str, key: Ed25519PublicKey, now_ms: int, *, replace: bool) -> None:
@@ -313,8 +287,3 @@ def enrol(books: Books, name: str, key: Ed25519PublicKey, now_ms: int, *, replac
         books.replace_key(there.name, key, now_ms)
     else:
         raise Refused(Refusal.ENROLLED, f"{there.name} is enrolled already: --replace brings a new key, and ends the old one")
-
-
-def _count(text: str) -> int | None:
-    """A node's number, if it is one that the store can hold."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None

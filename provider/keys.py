@@ -1,12 +1,13 @@
 """Key files, and the key set by which nodes know the provider's signing keys. Errors:
 
 BadKeyFile      a key file that is missing, open to others or no Ed25519 key: `path` and `why`
+NoSigner        no key of ours is in the newest key set: a StoreDown, since nothing can be decided meanwhile
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+from sqlalchemy import Connection
 
-from eva.token import BadToken, SigningKey, Typ, thumbprint, verify
-from eva.wire import NODES, KeySet
-from provider.books import Books
+from eva.token import BadToken, SigningKey, Typ, thumbprint
+from eva.wire import KeySet
+from provider.key_sets import KeySets, verified
+from provider.secret import MAX_FILE, BadSecret, read_private_file
 from provider.settings import KeyFiles
-from provider.store import BadStore, Store
+from provider.store import Store, StoreDown
 
-MAX_FILE = 4096
+log = logging.getLogger("provider.keys")
 
 
 class BadKeyFile(Exception):
@@ -36,6 +39,10 @@ class BadKeyFile(Exception):
         self.path = path
         self.why = why
         super().__init__(f"{path}: {why}")
+
+
+class NoSigner(StoreDown):
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +55,23 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """The key that signs now, and the set (an eva-keys+jwt) that makes nodes believe it."""
+    """The key that signs now, and the set (an eva-keys+jwt) that makes nodes believe it.
+
+    `awaits`: where the key that should sign belongs, while an older one of the set stands in for it.
+    """
 
     key: SigningKey
     key_set: str
     version: int
+    awaits: Path | None = None
 
 
 def read_private(path: Path) -> SigningKey:
     """A PEM PKCS8 Ed25519 key that only its owner, we or root, can read. Raises BadKeyFile."""
     try:
-        # one descriptor for check and read: the file cannot be changed for another in between
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise BadKeyFile(path, error.strerror or "cannot be opened") from None
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise BadKeyFile(path, "is no regular file")
-        if found.st_mode & 0o177:
-            raise BadKeyFile(
-                path, f"has mode {stat.S_IMODE(found.st_mode):04o}: make it 0600, and replace the key if others read it"
-            )
-        if found.st_uid not in (os.geteuid(), 0):
-            raise BadKeyFile(path, f"belongs to uid {found.st_uid}: give it to the provider's user")
-        raw = os.read(descriptor, MAX_FILE)
-    finally:
-        os.close(descriptor)
+        raw = read_private_file(path)
+    except BadSecret as error:
+        raise BadKeyFile(path, error.why) from None
     try:
         key = load_pem_private_key(raw, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -143,24 +140,57 @@ def sign_key_set(root: SigningKey, version: int, keys: Iterable[Ed25519PublicKey
     return root.sign(Typ.KEYS, KeySet(version, {thumbprint(key): key for key in keys}).to_claims())
 
 
-def load_signer(files: KeyFiles, store: Store) -> Signer:
-    """The key that signs now, by the newest key set in the store. Raises BadStore, BadKeyFile."""
-    with store.read() as connection:
-        newest = Books(connection).key_set()
-    if newest is None:
-        raise BadStore(store.path, "holds no key set: make one with `eva-provider keys init`")
-    return open_signer(files.signing, files.root_public, *newest)
+def signer_at(files: KeyFiles, sets: KeySets) -> Signer:
+    """The newest key of the newest key set that this host has, the set held against the root's public half.
 
-
-def open_signer(directory: Path, root_public: Path, key_set: str, signing_kid: str) -> Signer:
-    """The signer by the stored key set, held against the root's public half. Raises BadKeyFile."""
-    root = read_public(root_public)
+    A host that a new key was not brought to yet signs on with an older one of the set. Raises BadKeyFile.
+    """
+    filed = sets.all()
+    if not filed:
+        raise BadKeyFile(files.signing, "has no key set to go with: make one with `eva-provider keys init`")
+    newest = filed[0]
+    root = read_public(files.root_public)
     try:
-        known = KeySet.from_claims(verify(key_set, Typ.KEYS, {thumbprint(root): root}, NODES))
+        known = verified(newest.token, root)
     except BadToken as error:
-        raise BadKeyFile(root_public, f"did not sign the stored key set ({error.detail}): bring the root key that did") from None
-    path = signing_path(directory, signing_kid)
-    key = read_private(path)
-    if key.kid != signing_kid or key.kid not in known.keys:
-        raise BadKeyFile(path, f"is not in key set {known.version}: nodes would refuse what it signs")
-    return Signer(key, key_set, known.version)
+        why = f"did not sign the stored key set ({error.detail}): bring the root key that did"
+        raise BadKeyFile(files.root_public, why) from None
+    if newest.signing_kid not in known.keys:
+        raise BadKeyFile(files.signing, f"is to sign with {newest.signing_kid}, which is not in key set {known.version}")
+    best = signing_path(files.signing, newest.signing_kid)
+    for kid in dict.fromkeys(one.signing_kid for one in filed if one.signing_kid in known.keys):
+        path = signing_path(files.signing, kid)
+        if path.exists():
+            key = read_private(path)
+            if key.kid != kid:
+                raise BadKeyFile(path, f"holds another key ({key.kid})")
+            return Signer(key, newest.token, known.version, None if path == best else best)
+    raise BadKeyFile(best, "is not there, nor an older key of the set: bring it from the host where it was made")
+
+
+def load_signer(files: KeyFiles, store: Store) -> Signer:
+    """The signer by the newest key set in the store. Raises BadKeyFile, StoreDown."""
+    with store.read() as connection:
+        return signer_at(files, KeySets(connection))
+
+
+class Signers:
+    """The signer in force: looked for in each transaction that signs, so that nothing is signed by a key withdrawn before it."""
+
+    def __init__(self, files: KeyFiles, current: Signer) -> None:
+        self._files = files
+        self.current = current
+
+    def in_force(self, connection: Connection) -> Signer:
+        """Raises NoSigner."""
+        sets = KeySets(connection)
+        awaits = self.current.awaits
+        if sets.version() != self.current.version or (awaits is not None and awaits.exists()):
+            try:
+                self.current = signer_at(self._files, sets)
+            except BadKeyFile as error:
+                raise NoSigner(str(error)) from None
+            log.info("key set %d: signing with %s", self.current.version, self.current.key.kid)
+            if self.current.awaits is not None:
+                log.warning("%s is not there: an older key signs until it is brought", self.current.awaits)
+        return self.current

@@ -31,10 +31,26 @@ class Meters:
         self.revocations = Counter(
             "eva_provider_revocations", "Revocations published (leases carry them all the same)", registry=self.registry
         )
+        self.moved = Counter(
+            "eva_provider_consents_moved", "Offers to another node, because theirs was lost", registry=self.registry
+        )
         self.confirmed_seconds = Histogram(
             "eva_provider_revocation_confirmed_seconds",
             "From a revocation's making to its signed confirmation",
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 16.0, 60.0),
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "eva_provider_requests",
+            "Requests to the REST by endpoint and class of status; none: the peer left before its answer",
+            ["endpoint", "status"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "eva_provider_request_seconds",
+            "From a request's head to the end of its answer",
+            ["endpoint"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 16.0),
             registry=self.registry,
         )
         self.mqtt_up = Gauge(

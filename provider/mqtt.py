@@ -17,15 +17,16 @@ from dataclasses import dataclass
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from sqlalchemy.exc import OperationalError
 
 from eva.consent import is_node_name
 from eva.token import BadToken
 from eva.wire import MAX_ENVELOPE, lease_request_topic, lease_topic, receipt_topic, status_topic
 from provider.authority import Refused
+from provider.letters import Undelivered
 from provider.meters import Meters
-from provider.registrar import Registrar, Undelivered
+from provider.registrar import Registrar
 from provider.settings import Mqtt
+from provider.store import StoreDown
 
 LANES = 4
 LANE_LENGTH = 256
@@ -185,9 +186,9 @@ class MqttPost:
                 log.warning("%s at %s refused: %s", arrival.kind, arrival.node, error)
             except Undelivered as error:
                 log.warning("%s of %s not answered: %s", arrival.kind, arrival.node, error.why)
-            except OperationalError as error:
-                # the disk is full or the store locked: no answer, so nodes hold and then cut; the next ask may find it mended
-                log.error("%s of %s not decided: %s", arrival.kind, arrival.node, error.orig)
+            except StoreDown as error:
+                # the disk is full, the store locked or away: no answer, so nodes hold, then cut; the next ask may find it mended
+                log.error("%s of %s not decided: %s", arrival.kind, arrival.node, error.why)
 
     async def _answer(self, arrival: _Arrival, registrar: Registrar) -> None:
         answer = await registrar.answer_lease(arrival.payload, "mqtt", arrival.node)

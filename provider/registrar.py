@@ -1,7 +1,7 @@
-"""Grants, revocations and what nodes send, from the first word to the node's signed receipt. Errors:
+"""Consents, revocations and what nodes send, from the first word to the node's signed receipt. Errors:
 
-Refused         provider.authority, as the desk raises it; NODE_REFUSED and NODE_SILENT after the offer was taken back
-Undelivered     a letter that MQTT did not take in time
+Refused         provider.authority, as the desk raises it; NODE_REFUSED, NODE_SILENT, UNKNOWN_VM after every offer was taken back
+StoreDown       provider.store: nothing was decided
 """
 
 from __future__ import annotations
@@ -10,69 +10,41 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
-from eva.consent import Consent
 from eva.ending import Ending
 from eva.resource_id import ResourceId
 from eva.token import BadToken, b64
-from eva.wire import Envelope, Event, consent_topic, revocation_topic
-from provider.authority import AnchorVerdict, RecentNonces, Refusal, Refused, at_latest
-from provider.books import Books, Notice
-from provider.desk import Answered, Desk, Taken, Wish
-from provider.keys import Signer
+from eva.wire import Envelope, Event
+from provider.ask import Ask, Enabled
+from provider.authority import AnchorVerdict, Failed, RecentNonces, Refusal, Refused, verdict
+from provider.books import Books, Filed, Notice
+from provider.desk import Desk, Offer
+from provider.disabling import disable_subscription, set_global_state
+from provider.enabling import UnderWay, enable
+from provider.features import Feature, FeatureBooks, GlobalState
+from provider.intake import Ahead, Answered, Intake, Numbers, Taken
+from provider.key_sets import KeySets
+from provider.keys import Signers
+from provider.letters import Cut, Letters, Post, Undelivered
+from provider.loss import Hearing, Moves, is_work, lost_nodes, move
 from provider.meters import Meters
+from provider.pruning import prune_anchors
+from provider.receipt import document
+from provider.records import Records
 from provider.settings import Limits
-from provider.store import StoreThread
+from provider.standing import MOST, Standing, standing
+from provider.store import StoreDown, StoreThread
+from provider.waits import Waits
 
-SWEEP_SECONDS = 5.0
 SWEEP_MARGIN_MS = 5_000
-HINT_SECONDS = 1.0  # how long a letter is tried for that nobody waits for
 
 T = TypeVar("T")
 
 log = logging.getLogger("provider.registrar")
-
-
-class Undelivered(Exception):
-    """`why` for the log."""
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(why)
-
-
-class Post(Protocol):
-    """The way to the nodes."""
-
-    async def send(self, topic: str, payload: bytes, *, expires: int | None, patience: float) -> None:
-        """Until the MQTT broker has acknowledged it. `expires`, `patience`: seconds. Raises Undelivered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """A consent that its node has accepted. `uuid`: the virtual machine, as the node resolved it."""
-
-    consent: Consent
-    uuid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What became of a revocation at one node: confirmed, or cut `at_latest_ms` without its word."""
-
-    notice: Notice
-    at_latest_ms: int
-
-    @property
-    def confirmed(self) -> bool:
-        return self.notice.confirmed_ms is not None
 
 
 def random_jti() -> str:
@@ -84,33 +56,38 @@ def wall_ms() -> int:
 
 
 class Registrar:
-    def __init__(self, store: StoreThread, signer: Signer, post: Post, limits: Limits, meters: Meters) -> None:
+    def __init__(self, store: StoreThread, signers: Signers, post: Post, limits: Limits, meters: Meters) -> None:
         self._store = store
-        self._signer = signer
-        self._post = post
+        self._signers = signers
         self._limits = limits
         self._meters = meters
         self._nonces = RecentNonces()
-        # by the jti of a consent or revocation: set when a receipt about it is in; the store holds what it said
-        self._awaited: dict[str, set[asyncio.Event]] = {}
+        self._waits = Waits()
+        self._letters = Letters(post, signers, self._waits, meters, limits.cut_seconds)
+        self._ahead: dict[str, Numbers] = {}  # by enrolled node, what only `repair` mends
+        self._answer_ms = limits.receipt_seconds * 1000 + SWEEP_MARGIN_MS
 
     async def _decide(self, decide: Callable[[Desk], T]) -> T:
         def in_transaction(connection: Connection) -> T:
-            return decide(Desk(connection, self._signer, wall_ms(), random_jti))
+            return decide(Desk(connection, self._signers.in_force(connection), wall_ms(), random_jti))
 
-        return await self._store.write(in_transaction)
+        with _Counting(self._meters):
+            return await self._store.write(in_transaction)
 
-    async def _look(self, look: Callable[[Books], T]) -> T:
-        return await self._store.read(lambda connection: look(Books(connection)))
+    async def look(self, look: Callable[[Records], T]) -> T:
+        return await self._store.read(lambda connection: look(Records(connection)))
 
     # what nodes send
 
     async def answer_lease(self, raw: bytes, way: str, spoken_as: str | None = None) -> Answered:
         """The answer to a lease request's envelope. `way`: mqtt or https, for counting. Raises Refused, BadToken."""
         began = time.monotonic()
-        with self._counting():
-            envelope = Envelope.decode(raw)
-            answer = await self._decide(lambda desk: desk.answer_lease(envelope, spoken_as, self._nonces))
+        envelope = self._decoded(raw)
+        try:
+            answer = await self._decide(lambda desk: Intake(desk).answer_lease(envelope, spoken_as, self._nonces))
+        except Ahead as ahead:
+            self._ahead[ahead.numbers.node] = ahead.numbers
+            raise
         self._meters.lease_seconds.observe(time.monotonic() - began)
         self._meters.leases.labels(way).inc()
         if answer.verdict is AnchorVerdict.BEHIND:
@@ -119,152 +96,226 @@ class Registrar:
         elif answer.verdict is AnchorVerdict.CONFLICT:
             log.error("%s signed two heads for one count of its audit chain: its records were changed", answer.node)
             self._meters.conflicts.labels("anchor").inc()
+        if answer.lost is not None and self._ahead.get(answer.node) != answer.lost:
+            self._ahead[answer.node] = answer.lost
+            log.error("this store lacks receipts of %s up to %d: see `nodes repair`", answer.node, answer.lost.receipts)
         self._announce(answer.taken)
         # the lease carries the revocations that its own receipts brought about: no letter is needed
         return answer
 
     async def take_receipt(self, raw: bytes, spoken_as: str) -> None:
         """Raises Refused, BadToken."""
-        with self._counting():
-            envelope = Envelope.decode(raw)
-            came = await self._decide(lambda desk: desk.take_receipt(envelope, spoken_as))
+        envelope = self._decoded(raw)
+        came = await self._decide(lambda desk: Intake(desk).take_receipt(envelope, spoken_as))
         self._announce(came)
-        for notice in came.notices:
-            await self._send_revocation(notice, HINT_SECONDS)
+        await self._letters.hint(came.notices)
+
+    async def whereabouts(self, raw: bytes) -> str | None:
+        """The node that serves the virtual machine which a node asks after. Raises Refused, BadToken."""
+        envelope = self._decoded(raw)
+        return await self._decide(lambda desk: Intake(desk).whereabouts(envelope))
+
+    def _decoded(self, raw: bytes) -> Envelope:
+        with _Counting(self._meters):
+            return Envelope.decode(raw)
 
     def _announce(self, came: Taken) -> None:
         self._meters.bad_receipts.inc(came.bad)
         self._meters.conflicts.labels("receipt").inc(came.conflicts)
         for receipt in came.receipts:
             self._meters.receipts.labels(str(receipt.event)).inc()
-            self._wake(receipt.about)
+        for receipt in (*came.receipts, *came.known):
+            self._waits.wake(receipt.about)
         for notice in came.confirmed:
             if notice.confirmed_ms is not None:
                 self._meters.confirmed_seconds.observe(max(0, wall_ms() - notice.made_ms) / 1000)
-            self._wake(notice.jti)
+            self._waits.wake(notice.jti)
 
-    def _wake(self, about: str) -> None:
-        for event in self._awaited.get(about, ()):
-            event.set()
+    # consents
 
-    # grants
+    async def enable_access(self, ask: Ask) -> Enabled:
+        """What stands for the VM already, or a consent that a node has accepted. Raises Refused; nothing new stands then."""
+        return await self._enabled(lambda desk, tried: enable(desk, ask, self._answer_ms, tried))
 
-    async def grant(self, wish: Wish) -> Granted:
-        """Returns once the node's signed acceptance is in and the grant is on disk. Raises Refused; nothing stands then."""
+    async def grant(self, ask: Ask) -> Enabled:
+        """A new consent beside whatever stands, as the platform's own command makes it. Raises Refused."""
+        return await self._enabled(lambda desk, tried: desk.offer(ask, self._answer_ms, tried))
+
+    async def _enabled(self, decide: Callable[[Desk, list[str]], Enabled | Offer | UnderWay]) -> Enabled:
         deadline = asyncio.get_running_loop().time() + self._limits.receipt_seconds
-        with self._counting():
-            answer_ms = self._limits.receipt_seconds * 1000 + SWEEP_MARGIN_MS
-            offer = await self._decide(lambda desk: desk.offer(wish, answer_ms))
-        consent = offer.consent
-        log.info("consent %s offered to %s until %d", consent.jti, consent.node, consent.expires_at)
-        why = "no answer"
-        try:
-            async with asyncio.timeout_at(deadline), self._awaiting(consent.jti) as answered:
-                payload = Envelope(offer.token, keys=self._signer.key_set).encode()
-                life = max(1, consent.expires_at - wall_ms() // 1000)
-                # a little less than the whole wait, so that what failed can be told apart
-                patience = 0.9 * self._limits.receipt_seconds
-                await self._post.send(consent_topic(consent.node), payload, expires=life, patience=patience)
-                await answered.wait()
-        except TimeoutError:
-            pass
-        except Undelivered as error:
-            why = error.why
-        filed = await self._decide(lambda desk: desk.acknowledge(consent.jti))
-        if filed is not None:
-            self._meters.grants.labels("granted").inc()
-            log.info("consent %s granted: accepted by %s", consent.jti, consent.node)
-            return Granted(consent, filed.uuid or "")
-        raise await self._take_back(consent, why)
+        failed: list[Failed] = []
+        while True:
+            try:
+                decision = await self._decide(lambda desk: decide(desk, [one.node for one in failed]))
+            except Refused as refused:
+                if failed and refused.refusal is Refusal.NO_NODE:  # every node had its turn
+                    raise verdict(failed) from None
+                raise
+            if isinstance(decision, Enabled):
+                return decision
+            if isinstance(decision, UnderWay):
+                await self._outcome(decision.jti, deadline)
+                continue
+            answer = await self._offered(decision, deadline)
+            if isinstance(answer, Enabled):
+                self._meters.grants.labels("granted").inc()
+                return answer
+            failed.append(answer)
+            if decision.others == 0 or asyncio.get_running_loop().time() >= deadline:
+                came_to = verdict(failed)
+                self._meters.grants.labels(str(came_to.refusal)).inc()
+                raise came_to
 
-    async def _take_back(self, consent: Consent, why: str) -> Refused:
-        notice = await self._decide(lambda desk: desk.revoke_consent(consent.jti, Ending.CONSENT_REVOKED))
-        filed = await self._look(lambda books: books.consent(consent.jti))
-        refused = filed is not None and filed.answer == Event.REFUSED
-        refusal = Refusal.NODE_REFUSED if refused else Refusal.NODE_SILENT
-        self._meters.grants.labels(str(refusal)).inc()
-        log.warning("consent %s taken back (%s, %s)", consent.jti, refusal, why)
-        await self._send_revocation(notice, HINT_SECONDS)
-        said = f"{consent.node} refused: {filed.why}" if refused and filed is not None else f"{consent.node}: {why}"
-        return Refused(refusal, said)
+    async def _offered(self, offer: Offer, deadline: float) -> Enabled | Failed:
+        """What the node says to an offer, in its share of the time that is left."""
+        consent = offer.consent
+        log.info("consent %s offered to %s until %d", consent.cid, consent.node, consent.expires_at)
+        left = max(0.0, deadline - asyncio.get_running_loop().time()) / (offer.others + 1)
+        why = "no answer"
+        with self._waits.on(consent.jti) as wait:
+            try:
+                async with asyncio.timeout(left):
+                    # a little less than the whole wait, so that what failed can be told apart
+                    await self._letters.send_offer(offer, 0.9 * left)
+                    while (filed := await self._token(consent.jti)) is None or filed.answer is None:
+                        await wait.pause()
+            except TimeoutError:
+                pass
+            except Undelivered as error:
+                why = error.why
+        granted = await self._decide(lambda desk: desk.acknowledge(consent.jti))
+        if granted is not None:
+            self._waits.wake(consent.jti)
+            log.info("consent %s granted: accepted by %s", consent.cid, consent.node)
+            return Enabled(consent, granted.uuid or "", offer.how)
+        return await self._take_back(offer, why)
+
+    async def _take_back(self, offer: Offer, why: str) -> Failed:
+        jti, node = offer.consent.jti, offer.consent.node
+        notice = await self._decide(lambda desk: desk.take_back(jti))
+        self._waits.wake(jti)
+        filed = await self._token(jti)
+        refused = filed.why or "" if filed is not None and filed.answer == Event.REFUSED else ""
+        log.warning("consent %s not granted: %s %s", offer.consent.cid, node, f"refused: {refused}" if refused else why)
+        if notice is None:
+            return Failed(node, "", f"{why}; what stood before stands, unless the node took the renewal and could not say so")
+        await self._letters.send_revocation(notice)
+        return Failed(node, refused, why)
+
+    async def _token(self, jti: str) -> Filed | None:
+        return await self._store.read(lambda connection: Books(connection).consent(jti))
+
+    async def _outcome(self, jti: str, deadline: float) -> None:
+        """Until another call's offer is granted or taken back. Raises Refused when this call's time is up."""
+        with self._waits.on(jti) as wait:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    while (filed := await self._token(jti)) is not None and filed.under_way(wall_ms()):
+                        await wait.pause()
+            except TimeoutError:
+                why = "another request for this virtual machine waits for its node: ask again"
+                raise Refused(Refusal.NODE_SILENT, why) from None
+
+    async def standing(self, resource_id: ResourceId, most: int = MOST) -> Standing:
+        return await self._store.read(
+            lambda connection: standing(Records(connection), FeatureBooks(connection), resource_id, wall_ms() // 1000, most)
+        )
+
+    async def receipt(self, resource_id: ResourceId, consent_id: str | None = None) -> bytes:
+        """The nodes' signed word about one consent for the VM, None for the newest: `verify-receipt` reads it. Raises Refused."""
+        return await self.look(lambda records: document(records, resource_id, consent_id, wall_ms()))
 
     # revocations
 
-    async def revoke_vm(self, resource_id: ResourceId, reason: Ending = Ending.CONSENT_REVOKED) -> list[Cut]:
+    async def disable_access(self, resource_id: ResourceId) -> list[Cut]:
         """Every consent for the VM; waits for each node's word or the deadline. Raises Refused."""
-        with self._counting():
-            notices = await self._decide(lambda desk: desk.revoke_vm(resource_id, reason))
-        return await self._see_through(notices)
+        return await self._cut(lambda desk: desk.revoke_vm(resource_id, Ending.CONSENT_REVOKED))
 
-    async def revoke_consent(self, jti: str, reason: Ending = Ending.CONSENT_REVOKED) -> list[Cut]:
-        with self._counting():
-            notice = await self._decide(lambda desk: desk.revoke_consent(jti, reason))
-        return await self._see_through([notice])
+    async def revoke_everywhere(self, resource_id: ResourceId) -> list[Cut]:
+        """Every consent for the VM at every node, also those that a lost store knew of."""
+        return await self._cut(lambda desk: desk.revoke_everywhere(resource_id, Ending.CONSENT_REVOKED))
 
-    async def _see_through(self, notices: Iterable[Notice]) -> list[Cut]:
+    async def revoke_consent(self, cid: str) -> list[Cut]:
+        return await self._cut(lambda desk: desk.revoke_consent(cid, Ending.CONSENT_REVOKED))
+
+    async def _cut(self, decide: Callable[[Desk], list[Notice]]) -> list[Cut]:
+        notices = await self._decide(decide)
+        return await self._letters.see_through(notices, self.look, self._limits.receipt_seconds)
+
+    # the feature
+
+    async def features(self) -> list[Feature]:
+        return await self._store.read(lambda connection: [FeatureBooks(connection).feature()])
+
+    async def enable_subscription(self, subscription: str, by: str) -> None:
+        await self._decide(lambda desk: desk.features.enable(subscription, by, desk.now_ms))
+
+    async def disable_subscription(self, subscription: str) -> list[Cut]:
+        """Its consents end in the same transaction; waits for the nodes' word."""
+        return await self._cut(lambda desk: disable_subscription(desk, subscription))
+
+    async def set_global_state(self, state: GlobalState) -> list[Cut]:
+        return await self._cut(lambda desk: set_global_state(desk, state))
+
+    # what goes on by itself
+
+    async def sweep(self) -> None:
+        """Takes back what a crash left offered."""
+        notices = await self._decide(lambda desk: desk.sweep())
+        for notice in notices:
+            log.warning("an offer to %s that nobody was told of is taken back (revocation %d)", notice.node, notice.seq)
+        await self._letters.hint(notices)
+
+    async def move_lost(self, hearing: Hearing, after: str = "") -> Moves:
+        """Moves what lost nodes served, as much as one transaction does. `after`: the `last` of the call before."""
+        nodes = await self._store.read(lambda connection: Books(connection).nodes())
+        since = hearing.look([one.asked_ms for one in nodes], wall_ms())
+        lost = lost_nodes(nodes, since, wall_ms(), self._limits.cut_seconds)
+        if not await self.look(lambda records: is_work(records, lost, wall_ms() // 1000)):
+            return Moves()
+        moves = await self._decide(lambda desk: move(desk, since, self._limits.cut_seconds, self._answer_ms, after))
+        await self._send(moves)
+        return moves
+
+    async def _send(self, moves: Moves) -> None:
+        for notice in moves.notices:
+            log.warning("%s is lost: what it served moves (revocation %d)", notice.node, notice.seq)
+        self._meters.moved.inc(len(moves.offers))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._until_confirmed(notice)) for notice in notices]
-        return [task.result() for task in tasks]
+            for offer in moves.offers:
+                log.info("consent %s offered to %s, its node is lost", offer.consent.cid, offer.consent.node)
+                group.create_task(self._send_offer(offer))
+        await self._letters.hint(moves.notices)
 
-    async def _until_confirmed(self, notice: Notice) -> Cut:
-        log.info("revocation %d of %s is on disk", notice.seq, notice.node)
-        patience = self._limits.receipt_seconds
+    async def _send_offer(self, offer: Offer) -> None:
         try:
-            async with asyncio.timeout(patience), self._awaiting(notice.jti) as confirmed, asyncio.TaskGroup() as group:
-                # looked up after the wait was set up: a receipt that came before is seen here, a later one wakes us
-                filed = await self._look(lambda books: books.revocation(notice.node, notice.seq))
-                if filed is None or filed.confirmed_ms is None:
-                    # beside the wait: with MQTT down the node has it by its next lease, and its receipt the same way
-                    sending = group.create_task(self._send_revocation(notice, patience))
-                    await confirmed.wait()
-                    sending.cancel()
-        except TimeoutError:
-            log.warning("revocation %d of %s is not confirmed", notice.seq, notice.node)
-        last = await self._look(lambda books: books.revocation(notice.node, notice.seq))
-        return Cut(last or notice, at_latest(notice.made_ms, self._limits.cut_seconds))
-
-    async def _send_revocation(self, notice: Notice, patience: float) -> None:
-        """Sent at once for speed only: the node's next lease carries it, whatever becomes of the letter."""
-        payload = Envelope(notice.token, keys=self._signer.key_set).encode()
-        try:
-            await self._post.send(revocation_topic(notice.node), payload, expires=None, patience=patience)
+            await self._letters.send_offer(offer, self._limits.receipt_seconds)
         except Undelivered as error:
-            log.warning("revocation %d of %s waits for its next lease: %s", notice.seq, notice.node, error.why)
-        else:
-            self._meters.revocations.inc()
+            log.warning("consent %s not offered to %s: %s", offer.consent.cid, offer.consent.node, error.why)
+
+    async def prune(self) -> None:
+        while await self._store.write(lambda connection: prune_anchors(connection, wall_ms())):
+            pass
+
+    # repair and health
+
+    async def repair(self, name: str) -> Numbers:
+        """Takes a node's own word for how many revocations it applied and receipts it is rid of. Raises Refused."""
+        ahead = next((one for one in self._ahead.values() if one.node.lower() == name.lower()), None)
+        if ahead is None:
+            raise Refused(Refusal.UNKNOWN_NODE, f"no node {name} has asked with a number above this store's: nothing to repair")
+        await self._decide(lambda desk: Intake(desk).repair(ahead))
+        del self._ahead[ahead.node]
+        return ahead
 
     async def is_well(self) -> bool:
         """Whether the store answers."""
         try:
-            await self._look(lambda books: books.key_set())
-        except SQLAlchemyError as error:
-            log.error("the store does not answer: %s", error)
+            await self._store.read(lambda connection: KeySets(connection).version())
+        except StoreDown as error:
+            log.error("the store does not answer: %s", error.why)
             return False
         return True
-
-    # the sweep
-
-    async def sweep_for_ever(self) -> None:
-        while True:
-            for notice in await self._decide(lambda desk: desk.sweep()):
-                log.warning("an offer to %s that nobody was told of is taken back (revocation %d)", notice.node, notice.seq)
-                await self._send_revocation(notice, HINT_SECONDS)
-            await asyncio.sleep(SWEEP_SECONDS)
-
-    @asynccontextmanager
-    async def _awaiting(self, about: str) -> AsyncIterator[asyncio.Event]:
-        event = asyncio.Event()
-        events = self._awaited.setdefault(about, set())
-        events.add(event)
-        try:
-            yield event
-        finally:
-            events.discard(event)
-            if not events:
-                self._awaited.pop(about, None)
-
-    def _counting(self) -> _Counting:
-        return _Counting(self._meters)
 
 
 class _Counting:

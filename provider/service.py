@@ -1,11 +1,11 @@
-"""The rim to HTTP: leases for nodes over HTTPS, numbers on loopback, and the commands' UNIX socket."""
+"""The rim to HTTP: leases and queries for nodes over HTTPS, numbers on loopback."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,34 +13,24 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import OperationalError
 
-from eva.consent import MAX_REASON, Access, Kind, Principal
-from eva.resource_id import BadResourceId, ResourceId
+from eva.endpoint import MetricsListener
 from eva.token import BadToken
+from eva.whereabouts import WHEREABOUTS_PATH, Whereabouts
 from eva.wire import CONTENT_TYPE, LEASE_PATH, MAX_ENVELOPE
-from provider.authority import Refusal, Refused
-from provider.desk import Wish
+from provider.api_settings import ApiListener
+from provider.authority import Refused
 from provider.meters import Meters
 from provider.mqtt import MqttPost
-from provider.registrar import Cut, Registrar
-from provider.settings import LeaseListener, MetricsListener
+from provider.registrar import Registrar
+from provider.settings import LeaseListener
+from provider.store import StoreDown
 
 BODY_SECONDS = 5
+NO_STORE = {"cache-control": "no-store"}
 CONCURRENT = 256  # connections and requests at one listener; more get a 503
 
 log = logging.getLogger("provider.service")
-
-STATUS = {
-    Refusal.UNKNOWN_NODE: 404,
-    Refusal.NO_CONSENT: 404,
-    Refusal.NO_NODE: 503,
-    Refusal.TOO_SOON: 429,
-    Refusal.TOO_LONG: 400,
-    Refusal.NODE_REFUSED: 409,
-    Refusal.NODE_SILENT: 504,
-}
 
 
 class Server(uvicorn.Server):
@@ -59,7 +49,7 @@ class Server(uvicorn.Server):
         self.up.set()
 
 
-def _config(app: FastAPI, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Config:
+def config_of(app: FastAPI, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http="h11",
@@ -79,7 +69,7 @@ def _config(app: FastAPI, certificate: Path | None = None, key: Path | None = No
     return config
 
 
-def _app() -> FastAPI:
+def bare_app() -> FastAPI:
     return FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
 
@@ -97,36 +87,57 @@ async def _body(request: Request) -> bytes | None:
     return bytes(body)
 
 
+async def _answer(request: Request, decide: Callable[[bytes], Awaitable[Response]]) -> Response:
+    """What a node's envelope is answered, or the status of one that gets none."""
+    if request.headers.get("content-type") != CONTENT_TYPE:
+        return Response(status_code=415)
+    try:
+        raw = await _body(request)
+        if raw is None:
+            return Response(status_code=413, headers={"connection": "close"})
+        return await decide(raw)
+    except TimeoutError:
+        return Response(status_code=408, headers={"connection": "close"})
+    except (BadToken, Refused) as error:
+        # a peer that is no node learns nothing from it
+        log.warning("%s refused: %s", request.url.path, error)
+        return Response(status_code=403)
+    except StoreDown as error:
+        log.error("%s not decided: %s", request.url.path, error.why)
+        return Response(status_code=503)
+
+
 def lease_server(registrar: Registrar, listener: LeaseListener) -> Server:
-    """HTTPS for nodes that MQTT does not answer; the same envelopes. Raises OSError, ssl.SSLError for bad TLS files."""
-    app = _app()
+    """HTTPS for nodes: leases where MQTT does not answer, in the same envelopes, and where another node's consents are.
+
+    Raises OSError, ssl.SSLError for bad TLS files.
+    """
+    app = bare_app()
+
+    async def answer_lease(raw: bytes) -> Response:
+        answer = await registrar.answer_lease(raw, "https")
+        return Response(answer.payload, media_type=CONTENT_TYPE, headers=NO_STORE)
+
+    async def answer_query(raw: bytes) -> Response:
+        node = await registrar.whereabouts(raw)
+        if node is None:
+            return Response(status_code=404, headers=NO_STORE)
+        return Response(Whereabouts(node).encode(), media_type="application/json", headers=NO_STORE)
 
     @app.post(LEASE_PATH)
     async def lease(request: Request) -> Response:
-        if request.headers.get("content-type") != CONTENT_TYPE:
-            return Response(status_code=415)
-        try:
-            raw = await _body(request)
-            if raw is None:
-                return Response(status_code=413, headers={"connection": "close"})
-            answer = await registrar.answer_lease(raw, "https")
-        except TimeoutError:
-            return Response(status_code=408, headers={"connection": "close"})
-        except (BadToken, Refused) as error:
-            # a peer that is no node learns nothing from it
-            log.warning("lease request over HTTPS refused: %s", error)
-            return Response(status_code=403)
-        except OperationalError as error:
-            log.error("lease request over HTTPS not decided: %s", error.orig)
-            return Response(status_code=503)
-        return Response(answer.payload, media_type=CONTENT_TYPE, headers={"cache-control": "no-store"})
+        return await _answer(request, answer_lease)
 
-    return Server(_config(app, listener.certificate, listener.key))
+    @app.post(WHEREABOUTS_PATH)
+    async def whereabouts(request: Request) -> Response:
+        return await _answer(request, answer_query)
+
+    return Server(config_of(app, listener.certificate, listener.key))
 
 
 def metrics_server(meters: Meters, registrar: Registrar, post: MqttPost) -> Server:
     """`/metrics`, and `/healthz`: 200 while the store answers. Without MQTT the provider serves on over HTTPS and says so."""
-    app = _app()
+    app = bare_app()
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -137,126 +148,14 @@ def metrics_server(meters: Meters, registrar: Registrar, post: MqttPost) -> Serv
         store = await registrar.is_well()
         return JSONResponse({"store": store, "mqtt": post.connected}, status_code=200 if store else 503)
 
-    return Server(_config(app))
+    return Server(config_of(app))
 
 
-class _Wish(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    resource_id: str
-    giver: str
-    operators: list[str]
-    kinds: list[str]
-    access: str
-    seconds: int
-    reason: str
-    node: str | None
-
-
-class _Which(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    resource_id: str | None = None
-    consent_id: str | None = None
-
-
-def _text(text: str, longest: int, name: str) -> str:
-    if len(text) > longest or not text.isprintable():
-        raise ValueError(f"{name} is no text of at most {longest} printable characters")
-    return text
-
-
-def _wish(body: _Wish) -> Wish:
-    """Raises ValueError, BadResourceId among them."""
-    if not body.giver:
-        raise ValueError("giver is empty")
-    if not 0 < len(body.operators) <= 16 or not body.kinds:
-        raise ValueError("operators are 1 to 16, kinds at least one")
-    return Wish(
-        resource_id=ResourceId.parse(body.resource_id),
-        giver=_text(body.giver, 128, "giver"),
-        operators=frozenset(map(Principal.parse, body.operators)),
-        kinds=frozenset(map(Kind, body.kinds)),
-        access=Access(body.access),
-        seconds=body.seconds,
-        reason=_text(body.reason, MAX_REASON, "reason"),
-        node=body.node,
-    )
-
-
-def cut_json(cut: Cut) -> dict[str, str | int | None]:
-    notice = cut.notice
-    return {
-        "node": notice.node,
-        "seq": notice.seq,
-        "confirmed_at_ms": notice.confirmed_ms,
-        "cut_us": notice.cut_us,
-        "sessions": notice.sessions,
-        "at_latest_ms": cut.at_latest_ms,
-    }
-
-
-def admin_server(registrar: Registrar) -> Server:
-    """For the commands on this host; who may open the socket's file may do all of it."""
-    app = _app()
-
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
-        body = {"error": str(error.refusal), "detail": error.detail}
-        return JSONResponse(body, status_code=STATUS.get(error.refusal, 400))
-
-    @app.exception_handler(BadResourceId)
-    @app.exception_handler(ValueError)
-    async def bad(_: Request, error: ValueError) -> Response:
-        return JSONResponse({"error": "bad-request", "detail": str(error)}, status_code=400)
-
-    @app.post("/grant")
-    async def grant(body: _Wish) -> Response:
-        granted = await registrar.grant(_wish(body))
-        consent = granted.consent
-        return JSONResponse(
-            {
-                "consent_id": consent.jti,
-                "node": consent.node,
-                "resource_id": str(consent.resource_id),
-                "issued_at": consent.issued_at,
-                "expires_at": consent.expires_at,
-                "vm_uuid": granted.uuid,
-            }
-        )
-
-    @app.post("/revoke")
-    async def revoke(body: _Which) -> Response:
-        if (body.resource_id is None) == (body.consent_id is None):
-            raise ValueError("exactly one of resource_id and consent_id")
-        if body.resource_id is not None:
-            cuts = await registrar.revoke_vm(ResourceId.parse(body.resource_id))
-        else:
-            cuts = await registrar.revoke_consent(body.consent_id or "")
-        return JSONResponse({"cuts": [cut_json(cut) for cut in cuts]})
-
-    return Server(_config(app))
-
-
-def tcp_socket(listener: LeaseListener | MetricsListener) -> socket.socket:
+def tcp_socket(listener: LeaseListener | MetricsListener | ApiListener) -> socket.socket:
     """Raises OSError."""
     family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
-    return socket.create_server((listener.address, listener.port), family=family)
-
-
-def unix_socket(path: Path) -> socket.socket:
-    """A socket that only its owner can open; one left by a daemon that died is replaced. Raises OSError."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.bind(str(path))
-    except OSError:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if not path.is_socket() or probe.connect_ex(str(path)) == 0:
-                listening.close()
-                raise
-        path.unlink()
-        listening.bind(str(path))
-    # nobody can connect before listen(), so there is no moment in which a wider mode counts
-    path.chmod(0o600)
-    listening.listen()
-    return listening
+    found = socket.create_server((listener.address, listener.port), family=family)
+    # connections inherit it; asyncio sets it on none whose listening socket does not name its protocol, and an answer's body
+    # then waits 40 ms for the acknowledgement of its head
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found

@@ -5,12 +5,14 @@ Errors: BadSettings (eva.strict_yaml), with file, line and what to do; OSError w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eva.consent import PROVIDER
+from eva.endpoint import ClientTls, MetricsListener, address, client_tls, is_loopback, metrics, path, port
 from eva.strict_yaml import BadSettings, Section, load
+from provider.api_settings import Rest, rest
+from provider.place import Place, PostgresqlServer, parse_place
 
 DEFAULT_PATH = Path("/etc/eva/provider.yaml")
 
@@ -22,13 +24,6 @@ class KeyFiles:
     root: Path
     root_public: Path
     signing: Path
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    ca: Path
-    certificate: Path | None
-    key: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +47,6 @@ class LeaseListener:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsListener:
-    address: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
     """`cut_seconds`: the lease age at which the slowest node cuts. `receipt_seconds`: how long a command waits for a node."""
 
@@ -67,13 +56,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    store: Path
+    store: Place
     keys: KeyFiles
     mqtt: Mqtt
     lease: LeaseListener
     metrics: MetricsListener
     admin_socket: Path
     limits: Limits
+    rest: Rest | None
 
 
 def read(path: Path) -> Settings:
@@ -89,45 +79,38 @@ def parse(text: str, file: str) -> Settings:
     """The settings that the text is; `file` is named in errors. Raises BadSettings."""
     top = load(text, file)
     settings = Settings(
-        store=_path(top, "store", "/var/lib/eva-provider/provider.db"),
+        store=_store(top),
         keys=_keys(top.section("keys")),
         mqtt=_mqtt(top.section("mqtt")),
         lease=_lease(top.section("lease")),
-        metrics=_metrics(top.section("metrics")),
+        metrics=metrics(top.section("metrics"), 9465),
         admin_socket=_admin(top.section("admin")),
         limits=_limits(top.section("limits")),
+        rest=rest(top),
     )
     top.nothing_else()
     return settings
 
 
-def _absolute(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute():
-        raise ValueError("it needs a path from the root: begin it with /")
-    return path
-
-
-def _path(section: Section, key: str, default: str | None = None) -> Path:
-    return section.convert(key, _absolute, default)
-
-
-def _is_loopback(host: str) -> bool:
+def _store(top: Section) -> Place:
+    text = top.text("store", "/var/lib/eva-provider/provider.db")
     try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _address(text: str) -> str:
-    return str(ip_address(text))
+        place = parse_place(text)
+    except ValueError as error:
+        # what was written is not repeated: it may hold a password
+        raise top.fault("store", str(error)) from None
+    if not top.has("store_password_file"):
+        return place
+    if not isinstance(place, PostgresqlServer):
+        raise top.fault("store_password_file", "goes with a store on a PostgreSQL server: take it out")
+    return replace(place, password_file=path(top, "store_password_file"))
 
 
 def _keys(section: Section) -> KeyFiles:
     keys = KeyFiles(
-        root=_path(section, "root", "/etc/eva/provider-keys/root.pem"),
-        root_public=_path(section, "root_public", "/etc/eva/provider-keys/root.pub"),
-        signing=_path(section, "signing", "/etc/eva/provider-keys"),
+        root=path(section, "root", "/etc/eva/provider-keys/root.pem"),
+        root_public=path(section, "root_public", "/etc/eva/provider-keys/root.pub"),
+        signing=path(section, "signing", "/etc/eva/provider-keys"),
     )
     section.nothing_else()
     return keys
@@ -135,25 +118,16 @@ def _keys(section: Section) -> KeyFiles:
 
 def _mqtt(section: Section) -> Mqtt:
     host = section.text("host", "localhost", longest=255)
-    tls = None
-    if section.has("tls"):
-        inner = section.section("tls")
-        both = inner.has("certificate") or inner.has("key")
-        tls = ClientTls(
-            ca=_path(inner, "ca"),
-            certificate=_path(inner, "certificate") if both else None,
-            key=_path(inner, "key") if both else None,
-        )
-        inner.nothing_else()
-    elif not _is_loopback(host):
+    tls = client_tls(section.section("tls")) if section.has("tls") else None
+    if tls is None and not is_loopback(host):
         raise section.fault("host", "is on another host, which needs TLS: give mqtt.tls.ca, certificate and key")
     named = section.has("username") or section.has("password_file")
     mqtt = Mqtt(
         host=host,
-        port=section.integer("port", 1, 65535, default=8883 if tls else 1883),
+        port=port(section, 8883 if tls else 1883),
         client_id=section.text("client_id", PROVIDER, longest=64),
         username=section.text("username", longest=256) if named else None,
-        password_file=_path(section, "password_file") if named else None,
+        password_file=path(section, "password_file") if named else None,
         tls=tls,
     )
     section.nothing_else()
@@ -162,30 +136,21 @@ def _mqtt(section: Section) -> Mqtt:
 
 def _lease(section: Section) -> LeaseListener:
     lease = LeaseListener(
-        address=section.convert("address", _address, "0.0.0.0"),  # noqa: S104 - nodes on other hosts ask here
-        port=section.integer("port", 1, 65535, default=8443),
-        certificate=_path(section, "certificate"),
-        key=_path(section, "key"),
+        address=address(section, "0.0.0.0"),  # noqa: S104 - nodes on other hosts ask here
+        port=port(section, 8443),
+        certificate=path(section, "certificate"),
+        key=path(section, "key"),
     )
     section.nothing_else()
     return lease
 
 
-def _metrics(section: Section) -> MetricsListener:
-    metrics = MetricsListener(
-        address=section.convert("address", _address, "127.0.0.1"),
-        port=section.integer("port", 1, 65535, default=9465),
-    )
-    section.nothing_else()
-    return metrics
-
-
 def _admin(section: Section) -> Path:
-    path = _path(section, "socket", "/run/eva-provider/admin.sock")
-    if len(str(path).encode()) > 107:  # sun_path, unix(7)
+    socket = path(section, "socket", "/run/eva-provider/admin.sock")
+    if len(str(socket).encode()) > 107:  # sun_path, unix(7)
         raise section.fault("socket", "is longer than the 107 bytes that a UNIX socket's path may have")
     section.nothing_else()
-    return path
+    return socket
 
 
 def _limits(section: Section) -> Limits:

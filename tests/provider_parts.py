@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from eva.audit import Record
 from eva.consent import Consent, Revocation
 from eva.token import SigningKey, Typ, b64, thumbprint, verify
 from eva.wire import (
@@ -97,6 +98,12 @@ class Pen:
             self.number += 1
             number = self.number
         receipt = Receipt(self.name, jti(), number, event, about, int(time.time() * 1000), seq, tuple(facts.items()))
+        return self.key.sign(Typ.RECEIPT, receipt.to_claims())
+
+    def recorded(self, record: Record) -> str:
+        """The receipt that tells a record of a consent's chain."""
+        self.number += 1
+        receipt = Receipt(self.name, jti(), self.number, Event.RECORDED, record.chain, record.at_ms, record=record.told)
         return self.key.sign(Typ.RECEIPT, receipt.to_claims())
 
 
@@ -261,8 +268,9 @@ class Cloud:
         self.argv = [sys.executable, "-m", "provider.command", "--config", str(self.place.config)]
         self.daemon = Program(self.argv, directory / "provider.log", notify=True)
         self._names = 0
-        ran = self.run("keys", "init")
-        assert ran.code == 0, ran.err
+        for words in (("keys", "init"), ("feature", "enable-subscription", SUBSCRIPTION)):
+            ran = self.run(*words)
+            assert ran.code == 0, ran.err
         self.fresh()
 
     def fresh(self) -> None:

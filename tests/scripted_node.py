@@ -114,6 +114,7 @@ class ScriptedNode:
         self.asked: list[Request] = []
         self.sessions: dict[str, PlayedSession] = {}
         self.refusals: dict[Method, Refusal] = {}
+        self.whereabouts: str | None = None  # the node that a refusal names
         self.prepare: Callable[[PlayedSession], None] = lambda _: None
         self.certificates_seen: list[str] = []
         self.remaining_s = 8 * 3600
@@ -172,7 +173,7 @@ class ScriptedNode:
                 result = self._answer(connection, request)
             except Refused as refused:
                 await self._tell_ended(connection, request)
-                await connection.send(Failure(request.id, refused.refusal).encode())
+                await connection.send(Failure(request.id, refused.refusal, self.whereabouts).encode())
                 continue
             await connection.send(Answer(request.id, result).encode())
             if request.method is Method.SESSION_LEAVE:

@@ -10,16 +10,19 @@ from eva.wire import Event, LeaseRequest, Receipt
 from provider.authority import (
     AnchorVerdict,
     Candidate,
+    Failed,
     RecentNonces,
     Refusal,
     Refused,
     at_latest,
-    choose,
+    check_span,
     confirms,
     expiry,
     issue_time,
     judge_anchor,
+    ranked,
     taken,
+    verdict,
     watermark_time,
 )
 
@@ -60,18 +63,18 @@ def test_no_watermark_covers_what_is_issued_after_it(issued: list[int], now: int
 
 
 def test_eight_hours_end_eight_hours_from_now():
-    assert expiry(NOW, NOW + 1, 28_800) == NOW + 28_800
+    assert expiry(NOW, 28_800) == NOW + 28_800
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 28_801])
 def test_other_spans_are_refused(seconds: int):
     with pytest.raises(Refused):
-        expiry(NOW, NOW, seconds)
+        expiry(NOW, seconds)
 
 
 def test_a_consent_that_ends_before_it_begins_is_refused():
     with pytest.raises(Refused):
-        expiry(NOW, NOW + 2, 2)
+        check_span(NOW + 2, NOW + 2)
 
 
 def test_at_latest_is_the_cut_limit_and_the_cut():
@@ -115,17 +118,23 @@ def test_another_seq_or_event_confirms_nothing():
     ],
 )
 def test_anchors(told: tuple[int, str], held: tuple[int, str], then: str | None, verdict: AnchorVerdict):
-    assert judge_anchor(request(*told), *held, then) is verdict
+    assert judge_anchor(request(*told), *held, then, lately=False) is verdict
+
+
+def test_an_anchor_of_a_moment_ago_is_a_message_that_another_provider_has_read():
+    assert judge_anchor(request(4, "z"), 5, "a", "z", lately=True) is AnchorVerdict.SAME
+    assert judge_anchor(request(4, "z"), 5, "a", "y", lately=True) is AnchorVerdict.CONFLICT
+    assert judge_anchor(request(4, "z"), 5, "a", None, lately=True) is AnchorVerdict.BEHIND
 
 
 def test_the_least_loaded_node_alive_is_chosen():
     nodes = [Candidate("a", NOW, 2), Candidate("b", NOW, 1), Candidate("c", NOW - 6_000, 0)]
-    assert choose(nodes, NOW) == "b"
+    assert ranked(nodes, NOW) == ["b", "a"]
 
 
 def test_no_node_alive_refuses():
     with pytest.raises(Refused) as caught:
-        choose([Candidate("a", NOW - 6_000, 0)], NOW)
+        ranked([Candidate("a", NOW - 6_000, 0)], NOW)
     assert caught.value.refusal is Refusal.NO_NODE
 
 
@@ -139,3 +148,17 @@ def test_nonces_are_bounded():
     for nonce in "123":
         nonces.first_time("k", nonce)
     assert nonces.first_time("k", "1")
+
+
+def test_a_vm_that_every_node_refused_is_unknown():
+    found = verdict([Failed("a", "vm-unknown", ""), Failed("b", "vm-unknown", "")])
+    assert (found.refusal, "a refused: vm-unknown; b refused: vm-unknown" in found.detail) == (Refusal.UNKNOWN_VM, True)
+
+
+def test_one_silent_node_leaves_it_open_whether_the_vm_is_known():
+    found = verdict([Failed("a", "vm-unknown", ""), Failed("b", "", "no answer")])
+    assert (found.refusal, "b: no answer" in found.detail) == (Refusal.NODE_SILENT, True)
+
+
+def test_another_reason_is_told():
+    assert verdict([Failed("a", "vm-unknown", ""), Failed("b", "time", "")]).refusal is Refusal.NODE_REFUSED

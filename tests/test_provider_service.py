@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
+from eva.resource_id import ResourceId
 from eva.token import Typ, thumbprint, verify
+from eva.whereabouts import WHEREABOUTS_PATH, Query, Whereabouts
 from eva.wire import CONTENT_TYPE, LEASE_PATH, MAX_ENVELOPE, NODES, Envelope, KeySet, Lease
 from lab.certificates import Authority
 from provider.keys import read_public
-from provider.service import unix_socket
-from tests.provider_parts import Cloud, Pen, jti, running_cloud
+from tests.provider_parts import Cloud, Pen, jti, now, running_cloud
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +87,6 @@ async def test_plain_http_gets_no_lease(cloud: Cloud):
         httpx.post(f"http://127.0.0.1:{cloud.place.lease_port}{LEASE_PATH}", content=b"{}", timeout=10)
 
 
-async def test_the_socket_is_the_owners_alone(cloud: Cloud):
-    assert (cloud.place.directory / "admin.sock").stat().st_mode & 0o777 == 0o600
-
-
 async def test_nothing_but_leases_is_served_to_the_network(cloud: Cloud):
     context = ssl.create_default_context(cafile=str(cloud.place.ca))
     base = f"https://127.0.0.1:{cloud.place.lease_port}"
@@ -100,30 +95,40 @@ async def test_nothing_but_leases_is_served_to_the_network(cloud: Cloud):
         assert httpx.post(base + path, verify=context, timeout=10).status_code == 404
 
 
-async def test_a_bad_wish_is_refused_with_its_reason(cloud: Cloud):
-    transport = httpx.HTTPTransport(uds=str(cloud.place.directory / "admin.sock"))
-    with httpx.Client(transport=transport, base_url="http://provider", timeout=10) as client:
-        answer = client.post("/revoke", json={"resource_id": "/x"})
-        assert (answer.status_code, answer.json()["error"]) == (400, "bad-request")
-        assert client.post("/revoke", json={}).status_code == 400
-        assert client.post("/grant", json={"resource_id": "/x"}).status_code == 422
-
-
 async def test_healthz_and_metrics_answer(cloud: Cloud):
     assert cloud.healthz() == {"store": True, "mqtt": True}
     assert cloud.metric("eva_provider_mqtt_up") == 1
 
 
-def test_a_socket_left_behind_is_replaced_and_a_living_one_is_not(tmp_path: Path):
-    path = tmp_path / "admin.sock"
-    unix_socket(path).close()
-    with unix_socket(path), pytest.raises(OSError, match="in use"):
-        unix_socket(path)
+# whereabouts
 
 
-def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path):
-    path = tmp_path / "admin.sock"
-    path.write_text(json.dumps("mine"))
-    with pytest.raises(OSError, match="in use"):
-        unix_socket(path)
-    assert path.read_text() == '"mine"'
+def query(cloud: Cloud, pen: Pen, resource_id: str, issued_at: int) -> httpx.Response:
+    token = pen.key.sign(Typ.QUERY, Query(pen.name, jti(), issued_at, ResourceId.parse(resource_id)).to_claims())
+    context = ssl.create_default_context(cafile=str(cloud.place.ca))
+    url = f"https://127.0.0.1:{cloud.place.lease_port}{WHEREABOUTS_PATH}"
+    headers = {"content-type": CONTENT_TYPE}
+    return httpx.post(url, content=Envelope(token).encode(), headers=headers, verify=context, timeout=10)
+
+
+async def test_a_node_is_told_where_a_consent_is(cloud: Cloud):
+    asking = cloud.pen
+    cloud.fresh()
+    async with cloud.node():
+        assert query(cloud, asking, cloud.resource_id, now()).status_code == 404
+        await cloud.granted()
+        answer = query(cloud, asking, cloud.resource_id.upper(), now() - 30)
+        assert (answer.status_code, Whereabouts.decode(answer.content)) == (200, Whereabouts(cloud.pen.name))
+        await cloud.eva_provider("consent", "revoke", "--resource-id", cloud.resource_id)
+        assert query(cloud, asking, cloud.resource_id, now()).status_code == 404
+
+
+async def test_others_are_told_nothing(cloud: Cloud):
+    async with cloud.node():
+        await cloud.granted()
+        stranger = Pen(cloud.pen.name)
+        in_anothers_name = Pen("AzS-ERCS01", cloud.pen.key)
+        assert query(cloud, stranger, cloud.resource_id, now()).status_code == 403
+        assert query(cloud, in_anothers_name, cloud.resource_id, now()).status_code == 403
+        assert query(cloud, cloud.pen, cloud.resource_id, now() - 90).status_code == 403
+        assert query(cloud, cloud.pen, cloud.resource_id, now() + 90).status_code == 403

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eva.strict_yaml import BadSettings
+from provider.place import PostgresqlServer
 from provider.settings import parse, read
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "provider.yaml"
@@ -32,7 +33,8 @@ def test_the_example_is_taken():
 def test_the_example_shows_the_defaults():
     example = EXAMPLE.read_text()
     # what has no default stays; every other key is taken out, and nothing may change by it
-    must = {"host", "ca", "certificate", "key"}
+    must = {"host", "ca", "certificate", "key", "url", "audiences", "subscription", "login_endpoint", "tenant"}
+    must |= {"issuers", "issuer", "jwks_url", "jwks_ca", "algorithms"}
     kept = []
     for line in example.splitlines():
         found = re.match(r" *(\w+): +[^ #]", line)
@@ -47,7 +49,11 @@ def test_the_example_names_every_knob():
     knobs = (
         "store root root_public signing host port client_id username password_file ca certificate key address socket cut_seconds"
     )
-    assert [knob for knob in [*knobs.split(), "receipt_seconds"] if not re.search(rf"(?m)^[ #]*{knob}:", example)] == []
+    assert [
+        knob
+        for knob in [*knobs.split(), "receipt_seconds", "store_password_file"]
+        if not re.search(rf"(?m)^[ #]*{knob}:", example)
+    ] == []
 
 
 def test_an_unknown_key_says_its_line():
@@ -69,11 +75,27 @@ def test_mqtt_on_another_host_needs_tls():
 
 
 def test_a_certificate_needs_its_key():
-    assert fault(LEAST + "mqtt: {tls: {ca: /a, certificate: /c}}\n").key == "mqtt.tls.key"
+    assert fault(LEAST + "mqtt: {tls: {ca: /a, certificate: /c}}\n").key == "mqtt.tls.certificate"
 
 
 def test_a_relative_path_is_refused():
     assert "begin it with /" in fault(LEAST + "store: provider.db\n").why
+
+
+def test_a_store_may_be_on_a_server():
+    text = LEAST + "store: postgresql+psycopg://eva@localhost/eva\nstore_password_file: /p\n"
+    place = parse(text, "x").store
+    assert isinstance(place, PostgresqlServer)
+    assert (place.url.database, str(place.password_file)) == ("eva", "/p")
+
+
+def test_a_file_needs_no_password():
+    assert fault(LEAST + "store_password_file: /p\n").key == "store_password_file"
+
+
+def test_a_password_in_the_url_is_refused_and_not_repeated():
+    error = fault(LEAST + "store: postgresql+psycopg://eva:hunter2@localhost/eva\n")
+    assert (error.key, "store_password_file" in str(error), "hunter2" in str(error)) == ("store", True, False)
 
 
 def test_a_socket_path_too_long_for_the_kernel_is_refused():

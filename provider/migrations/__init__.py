@@ -1,0 +1,1 @@
+"""Alembic's scripts: env.py, which Alembic runs, and one file for each revision."""

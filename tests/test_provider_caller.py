@@ -1,0 +1,67 @@
+"""provider/caller.py: nobody's id can be read as somebody else's."""
+
+from __future__ import annotations
+
+import pytest
+
+from provider.caller import Caller, is_id, principal
+
+GUID = "7D2F4A3C-5B1E-4C88-9A06-2F3D1E5B7C90"
+
+
+def caller(identifier: str = "alice", *, home: bool = True, groups: frozenset[str] = frozenset(), name: str = "") -> Caller:
+    return Caller("https://login.example", identifier, name, groups, home)
+
+
+def test_at_home_an_id_stands_alone_or_with_its_issuer():
+    assert caller().principals() == {"alice", "https://login.example#alice"}
+
+
+def test_elsewhere_only_with_its_issuer():
+    found = caller(home=False, groups=frozenset({"ops"})).principals()
+    assert found == {"https://login.example#alice", "group:https://login.example#ops"}
+
+
+def test_a_groups_name_is_no_persons():
+    assert "ops" not in caller(groups=frozenset({"ops"})).principals()
+
+
+def test_a_guid_compares_without_case():
+    assert caller(GUID).principal == GUID.lower() == principal(GUID)
+
+
+def test_another_id_compares_with_case():
+    assert principal("Alice") != caller().principal
+
+
+@pytest.mark.parametrize("text", ["group:ops", "a#b", "a b", "", "a\n", "a" * 129, "\u0430lice", 'a"b', "a'b", "a\\b"])
+def test_what_could_be_read_otherwise_is_no_id(text: str):
+    assert not is_id(text)
+
+
+@pytest.mark.parametrize("text", ["alice", GUID, "auth0|42", "system:serviceaccount:ns:name", "a@b.example", "x" * 128])
+def test_ids_of_real_issuers(text: str):
+    assert is_id(text)
+
+
+@pytest.mark.parametrize("text", ["alice", "group:ops", "https://i.example/x#alice", "group:https://i.example#ops", "group:a:b"])
+def test_principals_read_back(text: str):
+    assert principal(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "group:", "#alice", "i.example#alice", "https://a#b#c", "https://a #b", "group:group:ops"])
+def test_what_is_no_principal(text: str):
+    with pytest.raises(ValueError, match=r"principal|issuer"):
+        principal(text)
+
+
+def test_a_giver_has_name_and_id():
+    assert caller(GUID, name="Alice B").giver == f"Alice B ({GUID.lower()})"
+
+
+def test_a_name_without_room_is_left_out():
+    assert caller(GUID, name="x" * 96).giver == GUID.lower()
+
+
+def test_a_giver_always_fits():
+    assert len(caller("i" * 128, home=False).giver) == 128

@@ -1,0 +1,55 @@
+"""provider/local_socket.py: the socket's file, and what the daemon says to what is not as it should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lab.certificates import Authority
+from provider.local_socket import unix_socket
+from tests.provider_parts import Cloud, running_cloud
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, certificates: Authority) -> Iterator[Cloud]:
+    with running_cloud(tmp_path_factory.mktemp("provider"), certificates) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(running: Cloud) -> Cloud:
+    """The module's provider, with a node and a virtual machine of the test's own."""
+    running.fresh()
+    return running
+
+
+async def test_the_socket_is_the_owners_alone(cloud: Cloud):
+    assert (cloud.place.directory / "admin.sock").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_bad_wish_is_refused_with_its_reason(cloud: Cloud):
+    transport = httpx.HTTPTransport(uds=str(cloud.place.directory / "admin.sock"))
+    with httpx.Client(transport=transport, base_url="http://provider", timeout=10) as client:
+        answer = client.post("/revoke", json={"resource_id": "/x"})
+        assert (answer.status_code, answer.json()["error"]) == (400, "bad-request")
+        assert client.post("/revoke", json={}).status_code == 400
+        assert client.post("/grant", json={"resource_id": "/x"}).status_code == 422
+
+
+def test_a_socket_left_behind_is_replaced_and_a_living_one_is_not(tmp_path: Path):
+    path = tmp_path / "admin.sock"
+    unix_socket(path).close()
+    with unix_socket(path), pytest.raises(OSError, match="in use"):
+        unix_socket(path)
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path):
+    path = tmp_path / "admin.sock"
+    path.write_text(json.dumps("mine"))
+    with pytest.raises(OSError, match="in use"):
+        unix_socket(path)
+    assert path.read_text() == '"mine"'
