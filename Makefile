@@ -4,12 +4,13 @@ PYTHON := .venv/bin/python
 CHECKED := eva hypervisor broker provider cmdlets lab benchmarks tests
 TYPED := eva hypervisor broker provider cmdlets lab
 
-.PHONY: help demo test test-faults bench check setup setup-bench clean
+.PHONY: help demo test test-faults test-azure bench check setup setup-bench clean
 
 help:
 	@echo "make demo         the whole story on a real guest; at a terminal it ends in the guest's console"
 	@echo "make test         all tests but the long ones"
 	@echo "make test-faults  the long fault tests"
+	@echo "make test-azure   the whole flow by Azure's own command line, which it installs (730 MB)"
 	@echo "make bench        benchmarks against other relays"
 	@echo "make check        format, lint, types, import borders"
 	@echo "make clean        remove .venv and all that was built"
@@ -24,10 +25,14 @@ demo: setup
 	@$(PYTHON) -m lab.demo
 
 test: setup
-	$(PYTHON) -m pytest -q --durations=10 -m "not faults" -n 3 --dist loadfile
+	$(PYTHON) -m pytest -q --durations=10 -m "not faults and not azure" -n 3 --dist loadfile
 
 test-faults: setup
 	$(PYTHON) -m pytest -q --durations=10 -m faults --timeout=3600
+
+test-azure:
+	@python3 lab/setup.py azure test
+	$(PYTHON) -m pytest -q -m azure tests/azure
 
 bench: setup-bench
 	$(PYTHON) -m benchmarks

@@ -4,7 +4,9 @@ with Cloud({"host1": libvirt.uri}) as cloud:
     node = cloud.nodes["AzS-ERCS01"]                node.program, node.port, node.metrics_port, node.settings
     cloud.grant(resource_id, kinds=("serial",))     the JSON of `eva-provider consent grant --json`
     cloud.revoke(consent=jti)                       ... of `consent revoke --json`
-    cloud.cmdlet("ConnectTo-TenantVm", "-ResourceID", id)   argv and environment for an operator's command
+    cloud.assign(TENANT, "Owner", f"/subscriptions/{SUBSCRIPTION}")     who may call the REST, and
+    cloud.token(TENANT)                             with which bearer token; at cloud.endpoints
+    cloud.cmdlet("ConnectTo-TenantVm", "-ResourceID", id)   run an operator's command
 Everything runs as processes of its own with PDEATHSIG; close() stops them and removes the directory.
 """
 
@@ -24,10 +26,13 @@ from argon2 import PasswordHasher
 from lab.certificates import Authority
 from lab.mosquitto import Mosquitto
 from lab.ports import free_port
+from lab.postgresql import Postgresql
 from lab.process import Program
+from lab.rest import LOGIN, Endpoints, Identity, Issuer, write_caller
 
 CONFIG = Path(__file__).parent.parent / "config"
 BIN = Path(sys.executable).parent
+SUBSCRIPTION = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"  # of the guests of demo, tests and benchmarks
 OPERATOR = "alice"
 PASSWORD = "correct horse battery staple"  # noqa: S105 - of a cloud that lives for a minute on loopback
 # The least that a users file may ask for: a test signs in hundreds of times.
@@ -71,8 +76,45 @@ class Ercs:
         return self.program.transcript.path.read_text()
 
 
+@dataclass
+class Provider:
+    """One resource provider: `program` is its daemon, `home` has its settings and admin socket."""
+
+    home: Path
+    settings: Path
+    lease_port: int
+    metrics_port: int
+    endpoints: Endpoints
+    program: Program
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Start the daemon and wait until it serves."""
+        self._start()
+        self.program.wait_notified("READY=1", timeout)
+
+    async def started(self, timeout: float = 30.0) -> None:
+        """Start it without blocking the loop."""
+        self._start()
+        await self.program.notified("READY=1", timeout)
+
+    def _start(self) -> None:
+        if self.program.notify is not None:
+            self.program.notify.take()
+            self.program.notify.heard.clear()
+        self.program.start()
+
+    def command(self, *words: str) -> str:
+        """Run `eva-provider` with these words and give its standard output. Raises CommandFailed."""
+        return run([str(BIN / "eva-provider"), "--config", str(self.settings), *words])
+
+
 class Cloud:
-    """`hosts`: libvirt URIs by name, the same for every node. `accounts`: groups by operator's name, all with PASSWORD."""
+    """`hosts`: libvirt URIs by name, the same for every node. `accounts`: groups by operator's name, all with PASSWORD.
+
+    `subscriptions`: those that may consent from the start. `store`: a PostgreSQL server for the provider's, instead of a
+    file; only then may there be more than one of the `providers`. They share the key files, as if these had been brought.
+    `issuers`: those whose tokens the REST takes besides its own, `login` where it sends people to sign in.
+    """
 
     def __init__(
         self,
@@ -80,22 +122,27 @@ class Cloud:
         nodes: Sequence[str] = ("AzS-ERCS01",),
         accounts: Mapping[str, Sequence[str]] | None = None,
         limits: Mapping[str, int] | None = None,
+        subscriptions: Sequence[str] = (SUBSCRIPTION,),
+        store: Postgresql | None = None,
+        providers: Sequence[str] = ("eva-provider",),
+        issuers: Sequence[Issuer] = (),
+        login: str = LOGIN,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="eva-cloud-"))
         self.authority = Authority(self.directory / "tls")
         self.accounts = dict(accounts or {OPERATOR: ("cloudadmin",), "bob": ("cloudadmin",), "eve": ("helpdesk",)})
         self._hosts = dict(hosts)
         self._limits = dict(limits or {})
+        self._subscriptions = tuple(subscriptions)
         self.password_file = self.directory / "password"
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o600)
+        self._store = store
+        self._provider_names = tuple(providers)
         self.mosquitto = Mosquitto(self._mosquitto_config())
-        self.provider_settings = self.directory / "provider.yaml"
-        self.provider = Program(
-            [str(BIN / "eva-provider"), "--config", str(self.provider_settings)], self.directory / "provider.log", notify=True
-        )
-        self.lease_port = free_port()
-        self.provider_metrics_port = free_port()
+        self.providers = tuple(self._new_provider(name) for name in providers)
+        self.identity = Identity(self.directory / "issuer", issuers, login)
+        self.identity.home.mkdir(mode=0o700)
         self.names = tuple(nodes)
         self.nodes: dict[str, Ercs] = {}
 
@@ -113,12 +160,16 @@ class Cloud:
     def start(self) -> None:
         """Start all of it: a few seconds."""
         self.mosquitto.start()
-        self._write_provider()
+        store = self._store_lines()
+        for name, provider in zip(self._provider_names, self.providers, strict=True):
+            self._write_provider(name, provider, store)
         self.provider_command("keys", "init")
+        for subscription in self._subscriptions:
+            self.provider_command("feature", "enable-subscription", subscription)
         for name in self.names:
             self.nodes[name] = self._make_node(name)
-        self.provider.start()
-        self.provider.wait_notified("READY=1")
+        for provider in self.providers:
+            provider.start()
         for node in self.nodes.values():
             node.start()
 
@@ -126,9 +177,37 @@ class Cloud:
         """Stop all of it and remove the directory."""
         for node in self.nodes.values():
             node.program.close()
-        self.provider.close()
+        for provider in self.providers:
+            provider.program.close()
         self.mosquitto.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    # the first provider, for a cloud that has one
+
+    @property
+    def provider(self) -> Program:
+        """Give its daemon."""
+        return self.providers[0].program
+
+    @property
+    def provider_settings(self) -> Path:
+        """Give its settings file."""
+        return self.providers[0].settings
+
+    @property
+    def lease_port(self) -> int:
+        """Give the port where nodes ask over HTTPS."""
+        return self.providers[0].lease_port
+
+    @property
+    def provider_metrics_port(self) -> int:
+        """Give the port of its numbers."""
+        return self.providers[0].metrics_port
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Give where its REST listens."""
+        return self.providers[0].endpoints
 
     # -- what people do ------------------------------------------------------------------------------------------
 
@@ -146,9 +225,25 @@ class Cloud:
         what = ["--consent-id", consent] if consent is not None else ["--resource-id", str(resource_id)]
         return json.loads(self.provider_command("consent", "revoke", *what, "--json"))  # type: ignore[no-any-return]
 
+    def assign(self, principal: str, role: str, scope: str = "/") -> None:
+        """Let this principal do that there by REST."""
+        self.provider_command("roles", "add", "--principal", principal, "--role", role, "--scope", scope)
+
+    def token(self, principal: str, audience: str = "tenant", *options: str) -> str:
+        """A bearer token of the home issuer for the `tenant` or `admin` endpoint; the issuer's key is made first."""
+        if not self.identity.key.exists():
+            self.provider_command("issuer", "init")
+        return self.provider_command("token", "--principal", principal, "--audience", audience, *options).strip()
+
+    def caller(self, principal: str, audience: str = "tenant") -> Path:
+        """A file for `curl --config` with such a token."""
+        path = self.directory / f"{principal}.curl"
+        write_caller(path, self.token(principal, audience), self.authority.ca)
+        return path
+
     def provider_command(self, *words: str) -> str:
         """Run `eva-provider` with these words and give its standard output. Raises CommandFailed."""
-        return run([str(BIN / "eva-provider"), "--config", str(self.provider_settings), *words])
+        return self.providers[0].command(*words)
 
     def node_command(self, node: str, *words: str) -> str:
         """Run `eva-broker` likewise, for one node."""
@@ -177,7 +272,10 @@ class Cloud:
     def _mosquitto_config(self) -> str:
         """The shipped configuration, with this cloud's paths."""
         acl = self.directory / "mosquitto.acl"
-        shutil.copy(CONFIG / "mosquitto.acl", acl)
+        rules = (CONFIG / "mosquitto.acl").read_text()
+        theirs = rules[rules.index("user eva-provider\n") :]
+        more = [theirs.replace("eva-provider", name, 1) for name in self._provider_names if name != "eva-provider"]
+        acl.write_text("\n".join([rules, *more]))
         pair = self.authority.server("mqtt")
         text = (CONFIG / "mosquitto.conf").read_text()
         for old, new in {
@@ -200,18 +298,33 @@ class Cloud:
             f"  tls:\n    ca: {self.authority.ca}\n    certificate: {pair.certificate}\n    key: {pair.key}\n"
         )
 
-    def _write_provider(self) -> None:
-        pair = self.authority.server("provider")
-        home = self.directory / "provider"
+    def _new_provider(self, name: str) -> Provider:
+        home = self.directory / name.removeprefix("eva-")
+        settings = home.with_suffix(".yaml")
+        program = Program([str(BIN / "eva-provider"), "--config", str(settings)], home.with_suffix(".log"), notify=True)
+        return Provider(home, settings, free_port(), free_port(), Endpoints.free(), program)
+
+    def _store_lines(self) -> str:
+        """Where the store is; on a server in a database of this cloud's own."""
+        if self._store is None:
+            return f"store: {self.providers[0].home}/provider.db\n"
+        url = self._store.database(self.directory.name.replace("-", "_"))
+        return f"store: {url}\nstore_password_file: {self._store.password_file}\n"
+
+    def _write_provider(self, name: str, provider: Provider, store: str) -> None:
+        pair = self.authority.server(provider.home.name)
+        home, keys = provider.home, self.providers[0].home
         home.mkdir(mode=0o700)
-        self.provider_settings.write_text(
-            f"store: {home}/provider.db\n"
-            f"keys:\n  root: {home}/root.pem\n  root_public: {home}/root.pub\n  signing: {home}\n"
-            f"{self._mqtt('eva-provider')}"
-            f"lease:\n  address: 127.0.0.1\n  port: {self.lease_port}\n  certificate: {pair.certificate}\n  key: {pair.key}\n"
-            f"metrics:\n  address: 127.0.0.1\n  port: {self.provider_metrics_port}\n"
+        provider.settings.write_text(
+            f"{store}"
+            f"keys:\n  root: {keys}/root.pem\n  root_public: {keys}/root.pub\n  signing: {keys}\n"
+            f"{self._mqtt(name)}  client_id: {name}\n"
+            f"lease:\n  address: 127.0.0.1\n  port: {provider.lease_port}\n"
+            f"  certificate: {pair.certificate}\n  key: {pair.key}\n"
+            f"metrics:\n  address: 127.0.0.1\n  port: {provider.metrics_port}\n"
             f"admin:\n  socket: {home}/admin.sock\n"
             f"limits:\n  cut_seconds: {self._limits.get('lease_cut_seconds', 15)}\n"
+            f"{self.identity.lines(provider.endpoints, pair)}"
         )
 
     def _make_node(self, name: str) -> Ercs:

@@ -15,16 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from lab.cloud import Cloud, CommandFailed
+from lab.cloud import SUBSCRIPTION, Cloud, CommandFailed
 from lab.libvirt_host import LibvirtHost
+from lab.rest import ADMINISTRATOR, TENANT
 from lab.shell import Shell, StepFailed
-from lab.story import NODE, PICTURE, Story
+from lab.story import NODE, PICTURE, Callers, Story
 from lab.transcript import Transcript
 
 VM = "vm1"
-RESOURCE_ID = (
-    f"/subscriptions/7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90/resourceGroups/rg1/providers/Microsoft.Compute/virtualMachines/{VM}"
-)
+RESOURCE_ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg1/providers/Microsoft.Compute/virtualMachines/{VM}"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 LOG_LINES = 15
 
@@ -51,17 +50,22 @@ class Stage:
         _say(f"libvirtd runs, in {host.directory}; on it boots the guest {VM}, without a network card and without KVM")
         guest = host.start_guest(VM, resource_id=RESOURCE_ID, wait=False)
         self.logs.append(guest.serial.path)
-        cloud = Cloud({"host1": host.uri})
+        cloud = Cloud({"host1": host.uri}, subscriptions=())
         self._stack.callback(cloud.close)
         self.logs += [cloud.provider.transcript.path, cloud.directory / NODE / "broker.log"]
         _say(f"mosquitto, the provider and the node {NODE} start, in {cloud.directory}")
         cloud.start()
+        _say(f"the platform makes {ADMINISTRATOR} its administrator and {TENANT} the owner of a subscription, and signs them in")
+        cloud.assign(ADMINISTRATOR, "EVA Cloud Administrator")
+        cloud.assign(TENANT, "Owner", f"/subscriptions/{SUBSCRIPTION}")
+        callers = Callers(cloud.caller(ADMINISTRATOR, "admin"), cloud.caller(TENANT))
         _say("waiting for the guest's serial shell")
         guest.wait_ready()
         _say(f"ready, {time.monotonic() - begun:.0f} s; all of this is gone when the demo ends")
         _say("The commands lie in .venv/bin; the operator's find node and account by EVA_ERCS, EVA_ACCOUNT, EVA_PASSWORD_FILE.")
+        _say("Each .curl file holds its owner's token, and the authority of the provider's certificate.")
         PICTURE.parent.mkdir(parents=True, exist_ok=True)
-        self._story = Story(Shell(cloud.environment(NODE), directory), cloud, guest, PICTURE)
+        self._story = Story(Shell(cloud.environment(NODE), directory), cloud, guest, callers, PICTURE)
         return self._story
 
 

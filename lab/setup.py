@@ -1,6 +1,6 @@
 """Install what the project needs and is not there yet: Debian packages, a guest kernel, the Python packages in .venv.
 
-    python3 lab/setup.py [EXTRA ...]        extras of setup.cfg; without any: test
+    python3 lab/setup.py [EXTRA ...]        extras of setup.cfg, without any: test; azure: what `make test-azure` needs besides
 
 Standard library only: it runs before .venv is there. Quick when all is there: no network, no apt, a few dpkg queries.
 """
@@ -25,6 +25,11 @@ KERNEL_PACKAGE = "linux-image-cloud-amd64"
 POLKIT_ACTIONS = CACHE / "polkit-actions"  # what libvirt asks polkit for
 POLKIT_PACKAGE = "libvirt-daemon-system"
 POLICY = Path("/usr/sbin/policy-rc.d")
+CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
+OIDC = ROOT / "tests" / "oidc"
+OIDC_MODULES = CACHE / "oidc"  # where its packages are
+AZURE = CACHE / "azure"  # Azure's command line in an environment of its own
+AZURE_PACKAGES = ROOT / "tests" / "azure" / "requirements.txt"
 
 # Wait for another apt instead of failing; download as root, since Debian's _apt cannot write into our directory.
 APT = ("-q", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Sandbox::User=root")
@@ -33,11 +38,14 @@ PACKAGES = {
     "a private hypervisor host": ("libvirt-daemon", "libvirt-daemon-driver-qemu", "qemu-system-x86"),
     "the guest": ("busybox-static",),
     "the MQTT broker": ("mosquitto",),
+    "the demo's requests": ("curl",),
+    "the tests of the provider on PostgreSQL": ("postgresql",),
     "the tests of units, alerts and polkit rules": ("systemd", "prometheus", "polkitd"),
     "the virtual environment": ("python3-venv", "ca-certificates"),
     "building the benchmark's load generator": ("libssl-dev",),
     "building libvirt-python": ("libvirt-dev", "pkg-config", "gcc", "libc6-dev", "python3-dev"),
 }
+EVERYWHERE = tuple(package for packages in PACKAGES.values() for package in packages)
 
 
 class SetupFailed(Exception):
@@ -56,16 +64,19 @@ def main(arguments: Sequence[str]) -> int:
             install_debian_packages()
             unpack_kernel()
             unpack_polkit_actions()
-            install_python_packages(tuple(sorted(arguments)) or ("test",))
+            extras = tuple(sorted(set(arguments) - {"azure"}))
+            install_python_packages(extras or ("test",))
+            if "azure" in arguments:
+                install_oidc_server()
+                install_azure_cli()
         except SetupFailed as failure:
             print(f"setup: {failure}", file=sys.stderr)
             return 1
     return 0
 
 
-def install_debian_packages() -> None:
+def install_debian_packages(wanted: Sequence[str] = EVERYWHERE) -> None:
     """Install missing Debian packages and leave no service of theirs running or enabled."""
-    wanted = [package for group in PACKAGES.values() for package in group]
     missing = [package for package in wanted if not _installed(package)]
     if not missing:
         return
@@ -75,10 +86,14 @@ def install_debian_packages() -> None:
         raise SetupFailed(f"as root: apt-get install --no-install-recommends {' '.join(missing)}")
     with _step(f"installing {len(missing)} Debian packages ({' '.join(missing)}), one to three minutes"):
         _apt_update()
+        if "postgresql" in missing and not CLUSTERS.exists():
+            # its package makes a server's data at once otherwise; the lab makes its own
+            CLUSTERS.parent.mkdir(exist_ok=True)
+            CLUSTERS.write_text("create_main_cluster = false\n")
         with _no_services_started():
             _run(["apt-get", *APT, "install", "-y", "--no-install-recommends", *missing])
         # Only what we installed: the lab starts its own and nobody asked for one at boot.
-        services = [f"{package}.service" for package in ("mosquitto", "prometheus") if package in missing]
+        services = [f"{package}.service" for package in ("mosquitto", "prometheus", "postgresql") if package in missing]
         if services and shutil.which("systemctl"):
             _run(["systemctl", "disable", *services])
 
@@ -137,6 +152,36 @@ def install_python_packages(extras: Sequence[str]) -> None:
         options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
         _run([str(python), "-m", "pip", "install", *options, "-e", f"{ROOT}[{','.join(extras)}]"])
     stamp.write_text(digest)
+
+
+def install_oidc_server() -> None:
+    """Install the OpenID Connect server of the tests, by its lock file."""
+    lock = (OIDC / "package-lock.json").read_bytes()
+    stamp = OIDC_MODULES / "setup.stamp"
+    if stamp.exists() and stamp.read_text() == hashlib.sha256(lock).hexdigest():
+        return
+    if shutil.which("npm") is None:
+        install_debian_packages(("nodejs", "npm"))
+    with _step("installing the OpenID Connect server of the tests"):
+        OIDC_MODULES.mkdir(exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(OIDC / name, OIDC_MODULES)
+        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], OIDC_MODULES)
+    stamp.write_text(hashlib.sha256(lock).hexdigest())
+
+
+def install_azure_cli() -> None:
+    """Install Azure's command line, which shares nothing with .venv."""
+    stamp = AZURE / "setup.stamp"
+    wanted = AZURE_PACKAGES.read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    with _step("installing Azure's command line into .lab/azure: 730 MB on the disk, two minutes the first time"):
+        if not (AZURE / "bin" / "python").exists():
+            _run([sys.executable, "-m", "venv", str(AZURE)])
+        options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--quiet"]
+        _run([str(AZURE / "bin" / "python"), "-m", "pip", "install", *options, "-r", str(AZURE_PACKAGES)])
+    stamp.write_text(wanted)
 
 
 def _installed(package: str) -> bool:

@@ -1,16 +1,17 @@
 """Commands as a person types them: shown behind a `$`, run as processes of their own, with their words shown below."""
 
 import asyncio
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lab.guest_image import ROOT
 from lab.process import Program
@@ -18,6 +19,7 @@ from lab.transcript import LOOK_S
 
 BIN = Path(sys.executable).parent
 INDENT = "    "
+PATIENCE_S = 10.0
 _CONTROL = re.compile(r"\r|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-Z\\^-~]")
 
 
@@ -114,6 +116,14 @@ class Shell:
     def run(self, *words: str, typed: str = "", expect: Sequence[int] = (0,)) -> Done:
         """Run a command to its end, with `typed` on its standard input. Raises StepFailed for a status not expected."""
         self._prompt(words, typed)
+        found = self._done(words, typed)
+        self.show(found.out)
+        self.show(found.err)
+        if found.code not in expect:
+            raise StepFailed(f"{words[0]} ended with status {found.code}", found.text)
+        return found
+
+    def _done(self, words: Sequence[str], typed: str = "") -> Done:
         done = subprocess.run(
             ["setpriv", "--pdeathsig=KILL", "--", *_found(words)],
             input=typed.encode(),
@@ -123,11 +133,30 @@ class Shell:
             timeout=60,
             check=False,
         )
-        found = Done(done.returncode, _as_shown(done.stdout), _as_shown(done.stderr))
-        self.show(found.out)
-        self.show(found.err)
-        if found.code not in expect:
-            raise StepFailed(f"{words[0]} ended with status {found.code}", found.text)
+        return Done(done.returncode, _as_shown(done.stdout), _as_shown(done.stderr))
+
+    def ask(
+        self, *words: str, members: Sequence[str] = (), until: Callable[[dict[str, Any]], object] = lambda _: True
+    ) -> dict[str, Any]:
+        """Run a command that says a JSON object or nothing, again and again `until` it fits; show the last, indented.
+
+        `members`: show only these of it. Raises StepFailed.
+        """
+        self._prompt(words)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            done = self._done(words)
+            found = _answer(done) if done.code == 0 else {}
+            if done.code != 0 or until(found) or time.monotonic() > deadline:
+                break
+            time.sleep(LOOK_S)  # what it asks cannot be awaited
+        told = {name: found[name] for name in members if name in found} if members else found
+        self.show(json.dumps(told, indent=2) if told else done.out)
+        self.show(done.err)
+        if done.code != 0:
+            raise StepFailed(f"{words[0]} ended with status {done.code}", done.text)
+        if not until(found):
+            raise StepFailed("the answer did not become what it must", done.text)
         return found
 
     def start(self, *words: str) -> Running:
@@ -157,6 +186,17 @@ class Shell:
     def _prompt(self, words: Sequence[str], typed: str = "") -> None:
         piped = f"printf {shlex.quote(typed).replace(chr(10), chr(92) + 'n')} | " if typed else ""
         self.say(f"$ {piped}{shown(words)}")
+
+
+def _answer(done: Done) -> dict[str, Any]:
+    """Raises StepFailed."""
+    try:
+        found = json.loads(done.out or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise StepFailed("the answer is no JSON object", done.text)
+    return found
 
 
 def shown(words: Sequence[str]) -> str:

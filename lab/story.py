@@ -1,18 +1,21 @@
-"""The story that `make demo` tells: a tenant's consent, an operator at the guest's console and screen, the cut, the audit.
+"""The story that `make demo` tells: a tenant's consent, an operator at the guest's console and screen, the cut, the proof.
 
 Each step runs the commands that a person would type and checks what came of them; StepFailed says what did not.
 """
 
 import asyncio
+import json
 import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageChops
 
-from lab.cloud import Cloud
+from lab.cloud import OPERATOR, SUBSCRIPTION, Cloud
 from lab.framebuffer import Framebuffer
 from lab.guest_image import ROOT
 from lab.libvirt_host import Guest
@@ -20,7 +23,6 @@ from lab.shell import Shell, StepFailed, shown
 
 PICTURE = ROOT / ".lab" / "demo" / "screen.png"
 NODE = "AzS-ERCS01"
-TENANT = "tenant1"
 CUT, REFUSED = 4, 1  # statuses of ConnectTo-TenantVm
 RETURN = 0xFF0D  # X11 keysym
 TYPED_ON_SCREEN = "uname -a"
@@ -29,14 +31,24 @@ CHANGED_PIXELS = 1500
 PICTURE_S = 30.0  # seconds of patience with the screen
 
 Step = Callable[[], None]
+Fits = Callable[[dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class Callers:
+    """Files for `curl --config`, one for each of those who call the REST."""
+
+    administrator: Path
+    tenant: Path
 
 
 class Story:
     """`picture`: where the PNG of the screen goes."""
 
-    def __init__(self, shell: Shell, cloud: Cloud, guest: Guest, picture: Path) -> None:
+    def __init__(self, shell: Shell, cloud: Cloud, guest: Guest, callers: Callers, picture: Path) -> None:
         self._shell = shell
         self._cloud = cloud
+        self._callers = callers
         self._vm = str(guest.resource_id)
         self._picture = picture
         self._begun = time.monotonic()
@@ -46,11 +58,13 @@ class Story:
 
     def play(self) -> None:
         """Tell all of it, nobody sitting there. Raises StepFailed, and what the lab's parts raise."""
+        self._step("The platform lets the tenant's subscription consent", self.enable)
         self._step("The tenant consents", self.consent)
         self._step("The operator's workstation is let in", self.let_in)
         self._step("The operator works in the guest's console, through a pipe", self.console)
         self._step("The operator sees the guest's screen", self.screen)
-        self._step("The tenant withdraws while a session is open", self.cut)
+        self._step("The tenant looks who is connected, and withdraws", self.cut)
+        self._step("The tenant's receipt, verified without the provider", self.receipt)
         self._step("The audit", self.audit)
         took = time.monotonic() - self._begun
         what = "serial console and screen of a guest without a network, by consent"
@@ -59,18 +73,32 @@ class Story:
 
     def seat(self) -> None:
         """Tell it to a person at a terminal, who gets the guest's console. Raises as play() does."""
+        self._step("The platform lets the tenant's subscription consent", self.enable)
         self._step("The tenant consents", self.consent)
         self._step("The operator's workstation is let in", self.let_in)
         self._step("You are the operator", self.hand_over)
         self._step("The consent ends", self.withdraw)
+        self._step("The tenant's receipt, verified without the provider", self.receipt)
         self._step("The audit", self.audit)
 
+    def enable(self) -> None:
+        """Ask as Azure Stack Hub's script does, with its capital T."""
+        body = json.dumps({"TenantSubscriptionId": SUBSCRIPTION})
+        url = self._cloud.endpoints.feature("enableTenantSubscriptionFeature")
+        self._shell.ask(*_curl(self._callers.administrator, "--json", body, url))
+
     def consent(self) -> None:
-        """By the platform's command; it prints the lines that the tenant gives to the operator."""
-        words = ["--resource-id", self._vm, "--kind", "serial", "--kind", "graphics", "--access", "keyboard"]
-        done = self._shell.run(*self._provider("consent", "grant", *words, "--hours", "8", "--giver", TENANT))
-        for line in (f"ERCS Name:\t{NODE}", f"ConnectTo-TenantVm -ResourceID {self._vm}"):
-            _must(line in done.out, f"no line {line!r}", done.text)
+        """The answer has what the tenant gives to the operator; the lines are those of Azure Stack Hub's script."""
+        answer = self._tell("enableVmAccess", "--json", '{"reason": "locked out of vm1"}')
+        _must(answer.get("ERCSName") == NODE, "the answer names no node", f"{answer}")
+        self._shell.say("From which the tenant's script prints:")
+        for line in (
+            "Please provide the following output to operator\n\n",
+            f"ERCS Name:\t{answer['ERCSName']}",
+            answer["connectCommand"],
+            answer["deleteCommand"],
+        ):
+            self._shell.show(line)
 
     def let_in(self) -> None:
         """The address that the operator calls from goes on the node's safelist."""
@@ -96,11 +124,12 @@ class Story:
         self._shell.say(f"A VNC viewer typed {TYPED_ON_SCREEN!r} there and saved {shown([str(self._picture)])}: {said}.")
 
     def cut(self) -> None:
-        """A session is open and the guest prints all the time; then the tenant withdraws."""
+        """A session is open and the guest prints all the time; the tenant sees whose it is, and withdraws."""
         with self._shell.start("ConnectTo-TenantVm", "-ResourceID", self._vm) as session:
             session.type("while sleep 0.3; do cat /proc/uptime; done\n")
             session.wait_said(r"(^[\d.]+ [\d.]+\n){2}")
-            self._revoke()
+            self._look()
+            self.withdraw()
             _must(self._cut_ms != "", "the node named no cut", session.text)
             code = session.wait_end()
             tail = session.text.splitlines()[-3:]
@@ -111,6 +140,32 @@ class Story:
         self._shell.say("And nobody connects again:")
         done = self._shell.run("ConnectTo-TenantVm", "-ResourceID", self._vm, expect=(REFUSED,))
         _must(done.out == "", "the guest was heard after the cut", done.text)
+
+    def _look(self) -> None:
+        """Ask until the node has told that the session is open."""
+        answer = self._tell(
+            "vmAccess", members=("state", "ERCSName", "expiresOn", "connected"), until=lambda one: one["connected"]
+        )
+        accounts = [one["account"] for one in answer["connected"]]
+        _must(accounts == [OPERATOR], "another operator is told of", f"{answer}")
+
+    def withdraw(self) -> None:
+        """The answer waits for the node's word; a consent that has ended already is told of once more."""
+        answer = self._tell("disableVmAccess", "--request", "POST")
+        cuts = answer["cuts"]
+        _must([one["ERCSName"] for one in cuts if "confirmedAt" in one] == [NODE], "the node did not confirm", f"{answer}")
+        self._cut_ms = f"{cuts[0]['cutMilliseconds']:.1f}" if "cutMilliseconds" in cuts[0] else ""
+
+    def receipt(self) -> None:
+        """The node's own signed word, and its public key: nothing else is believed."""
+        name = "receipt.json"
+        file = self._callers.tenant.with_name(name)
+        # the last record may still be on its way from the node
+        self._tell("vmAccess", members=("state",), until=lambda one: one["state"] == "none" and _all_left(one))
+        self._tell("vmAccess/receipt", "--output", str(file))
+        key = self._cloud.nodes[NODE].directory / "node.pub"
+        done = self._shell.run("eva-provider", "verify-receipt", str(file), "--node-key", str(key))
+        _must("none is missing" in done.out, "the receipt is not whole", done.text)
 
     def audit(self) -> None:
         """Every session has its start and its end in a chain that holds."""
@@ -128,30 +183,27 @@ class Story:
         self._shell.say(
             "Return brings the guest's prompt, ~. at the start of a line leaves, ~? shows all keys. From another terminal,"
         )
-        self._shell.say("in this folder, the tenant can withdraw, the operator can end it, or open the screen for a VNC viewer:")
-        self._shell.show(shown([".venv/bin/eva-provider", *self._provider("consent", "revoke", "--resource-id", self._vm)[1:]]))
+        self._shell.say(
+            "in this folder, the tenant can withdraw, or look who is connected; the operator can end it, or open the screen:"
+        )
+        self._shell.show(shown(self._curl_vm("disableVmAccess", "--request", "POST")))
+        self._shell.show(shown(self._curl_vm("vmAccess")))
         self._shell.show(shown([*operator, ".venv/bin/Delete-TenantVMSession", "-ResourceID", self._vm]))
         self._shell.show(shown([*operator, ".venv/bin/ConnectTo-TenantVm", "-ResourceID", self._vm, "-Graphics"]))
         code = self._shell.sit("ConnectTo-TenantVm", "-ResourceID", self._vm)
         _must(code in (0, CUT), f"it ended with status {code}", "")
-
-    def withdraw(self) -> None:
-        """The tenant withdraws; a consent that has ended already is told of once more."""
-        self._revoke()
-
-    def _revoke(self) -> None:
-        done = self._shell.run(*self._provider("consent", "revoke", "--resource-id", self._vm))
-        confirmed = re.search(rf"cut confirmed by {NODE} at [^\s,]+(?:, ([\d.]+) ms)?", done.out)
-        _must(confirmed is not None, "the node did not confirm", done.text)
-        self._cut_ms = (confirmed[1] or "") if confirmed else ""
 
     def _step(self, title: str, step: Step) -> None:
         self.at = title
         self._shell.heading(title)
         step()
 
-    def _provider(self, *words: str) -> list[str]:
-        return ["eva-provider", "--config", str(self._cloud.provider_settings), *words]
+    def _tell(self, action: str, *options: str, members: tuple[str, ...] = (), until: Fits = lambda _: True) -> dict[str, Any]:
+        """Make the tenant's request about the VM."""
+        return self._shell.ask(*self._curl_vm(action, *options), members=members, until=until)
+
+    def _curl_vm(self, action: str, *options: str) -> list[str]:
+        return _curl(self._callers.tenant, *options, self._cloud.endpoints.machine(self._vm, action))
 
     def _node(self, *words: str) -> list[str]:
         return ["eva-broker", "--config", str(self._cloud.nodes[NODE].settings), *words]
@@ -188,6 +240,15 @@ def _difference(before: Image.Image, screen: Framebuffer) -> int:
     """Count the pixels that are not as before."""
     changed = ImageChops.difference(before, screen.image).convert("L").point(lambda value: 255 if value else 0)
     return changed.histogram()[255]
+
+
+def _curl(caller: Path, *words: str) -> list[str]:
+    return ["curl", "--config", str(caller), *words]
+
+
+def _all_left(access: dict[str, Any]) -> bool:
+    """Say whether the newest consent of an answer to GET vmAccess has no session whose end is not told."""
+    return all("ending" in visit for visit in access["earlier"][0]["visits"])
 
 
 def _must(true: bool, what: str, output: str) -> None:

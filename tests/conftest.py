@@ -1,6 +1,7 @@
 """The lab's parts as fixtures: a real libvirtd, real guests, a real mosquitto."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -10,11 +11,26 @@ from lab.certificates import Authority
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.mosquitto import Mosquitto
+from lab.postgresql import Postgresql
+from provider.place import Place
+from provider.store import Store
+from tests.provider_office import Office
+from tests.store_parts import place_on
 from tests.system_parts import brought_to_its_shell
 
 # an example may take its time on a busy machine; pytest-timeout bounds the test
 settings.register_profile("eva", deadline=None, print_blob=True)
 settings.load_profile("eva")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What needs Azure's command line runs where it is asked for by its mark, and there nothing is skipped."""
+    if "azure" not in config.option.markexpr.replace("not azure", ""):
+        reason = pytest.mark.skip(reason="make test-azure")
+        for item in items:
+            if item.get_closest_marker("azure"):
+                item.add_marker(reason)
+
 
 SUBSCRIPTION = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
 
@@ -69,6 +85,26 @@ def mosquitto() -> Iterator[Mosquitto]:
 
 
 @pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """Give a PostgreSQL server for the run, with a database `empty_store` to copy; who stops it needs one of his own."""
+    with Postgresql() as server:
+        Store(place_on(server, "empty_store"), create=True).close()
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Give a place for a store of the test's own, on each kind of database: `Store(place, create=True)`."""
+    if request.param == "sqlite":
+        yield tmp_path / "provider.db"
+        return
+    server: Postgresql = request.getfixturevalue("postgresql")
+    name = f"store_{uuid4().hex}"
+    yield place_on(server, name, template="empty_store")
+    server.drop(name)
+
+
+@pytest.fixture(scope="session")
 def cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
     """Give the whole system on that host: what a test kills of it must be its own."""
     with Cloud({"host1": libvirt_host.uri}) as cloud:
@@ -109,3 +145,11 @@ def mortal(libvirt_host: LibvirtHost) -> Iterator[Guest]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Give a certification authority for the run."""
     return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def office(place: Place) -> Iterator[Office]:
+    """Give a provider's store with two enrolled nodes, whose desk the test sits at; on each kind of database."""
+    office = Office(place)
+    yield office
+    office.store.close()

@@ -160,7 +160,7 @@ class Operator:
                     continue
                 answer = self._answers.pop(said.id or 0)
                 if isinstance(said, Failure):
-                    answer.set_exception(Refused(said.refusal))
+                    answer.set_exception(Refused(said.refusal, node=said.node))
                 else:
                     answer.set_result(Members(said.result))
         except ConnectionClosed:

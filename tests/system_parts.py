@@ -14,19 +14,20 @@ import libvirt
 
 from broker import audit_log
 from broker.audit_log import Read
-from broker.settings import ClientTls
 from broker.state import State
 from broker.uplink import client_tls
 from eva.audit import Event as Audited
 from eva.control import (
     Opened,
 )
+from eva.endpoint import ClientTls
 from lab.cloud import Cloud, Ercs
 from lab.libvirt_host import Guest
 from lab.transcript import NotSeen
 from tests.system_operator import NODE, PATIENCE, Console
 
 LOOK = 0.02  # seconds between two looks at what cannot be awaited: /proc, a file
+CALM = 3.0  # seconds for a shell that is at its prompt; QEMU looks once a second whether its pty is opened again
 SLACK = 0.7  # seconds by which a busy machine may be late to look; the promise itself is measured by the node
 
 
@@ -95,12 +96,12 @@ async def granted(
     return Grant(found["consent_id"], resource_id, found["expires_at"])
 
 
-async def consented(cloud: Cloud, vm: Guest | str) -> Grant:
+async def consented(cloud: Cloud, vm: Guest | str, node: str | None = None) -> Grant:
     """A consent, once the node has heard of the VM, and of what a test before did to another."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return await granted(cloud, vm)
+            return await granted(cloud, vm, node=node)
         except AssertionError as error:
             if time.monotonic() > deadline or ("vm-unknown" not in str(error) and "vm-ambiguous" not in str(error)):
                 raise
@@ -180,6 +181,20 @@ def calm(guest: Guest) -> None:
     """Bring the guest's serial line back to its shell, whatever runs on it; every session on it is over."""
     deadline = time.monotonic() + PATIENCE
     while True:
+        interrupt(guest, deadline)
+        try:
+            guest.run("stty sane", timeout=CALM)
+        except NotSeen:
+            # a terminal with no room for input loses Ctrl+C as well: again, once what fills it has been read
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+def interrupt(guest: Guest, deadline: float) -> None:
+    """Type Ctrl+C, and take back what stands on the line."""
+    while True:
         stream = guest.host.connection.newStream(0)
         try:
             guest.domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
@@ -192,7 +207,6 @@ def calm(guest: Guest) -> None:
     stream.send(b"\x03")
     stream.send(b"\x15\n")
     stream.abort()
-    guest.run("stty sane")
 
 
 def brought_to_its_shell(guest: Guest) -> bool:

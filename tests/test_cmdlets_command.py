@@ -182,6 +182,20 @@ async def test_a_refusal_is_one_line_and_status_1(operator: Operator):
     assert one_line(outcome).startswith("ConnectTo-TenantVm: There is no consent in force for you")
 
 
+async def test_who_comes_to_the_wrong_node_is_told_the_line_to_type(operator: Operator):
+    operator.node.refusals[Method.SESSION_OPEN] = Refusal.NO_CONSENT
+    operator.node.whereabouts = "AzS-ERCS02"
+    told = one_line(await operator.run("ConnectTo-TenantVm", "-ResourceID", VM))
+    assert told.endswith(f"is at AzS-ERCS02: ConnectTo-TenantVm -ResourceID {VM} --ercs AzS-ERCS02")
+
+
+async def test_so_is_who_wants_to_delete_there(operator: Operator):
+    operator.node.refusals[Method.SESSION_DELETE] = Refusal.NO_CONSENT
+    operator.node.whereabouts = "AzS-ERCS02"
+    told = one_line(await operator.run("Delete-TenantVMSession", "-ResourceID", VM))
+    assert told.endswith(f"is at AzS-ERCS02: Delete-TenantVMSession -ResourceID {VM} --ercs AzS-ERCS02")
+
+
 async def test_a_workstation_off_the_safelist_is_told_what_to_run(operator: Operator):
     operator.node.refusals[Method.SESSION_OPEN] = Refusal.NOT_SAFELISTED
     assert "Run Grant-RdpAccessToErcsVM first." in one_line(await operator.run("ConnectTo-TenantVm", "-ResourceID", VM))

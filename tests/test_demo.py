@@ -121,8 +121,49 @@ def story() -> str:
 def test_story_prints_the_lines_for_the_operator(story: str) -> None:
     vm = r"/subscriptions/[0-9a-f-]{36}/resourceGroups/rg1/providers/Microsoft\.Compute/virtualMachines/vm1"
     assert re.search(
-        rf"ERCS Name:\tAzS-ERCS01\n +ConnectTo-TenantVm -ResourceID {vm}\n +Delete-TenantVMSession -ResourceID {vm}\n", story
+        r"^ +Please provide the following output to operator\n\n"
+        rf" +ERCS Name:\tAzS-ERCS01\n +ConnectTo-TenantVm -ResourceID {vm}\n +Delete-TenantVMSession -ResourceID {vm}\n",
+        story,
+        re.MULTILINE,
     )
+
+
+def step(story: str, title: str) -> str:
+    """Give what the story tells under a title."""
+    return story.partition(f"== {title}\n")[2].partition("\n== ")[0]
+
+
+def test_platform_enables_the_subscription_by_the_original_request(story: str) -> None:
+    told = step(story, "The platform lets the tenant's subscription consent")
+    assert re.search(
+        r"""^\$ curl --config \S+ --json '\{"TenantSubscriptionId": "[0-9a-f-]{36}"\}' 'https://localhost:\d+/subscriptions/"""
+        r"[0-9a-f-]{36}/providers/Microsoft\.Compute\.Admin/locations/local/features/Microsoft\.Compute\.EmergencyVMAccess/"
+        r"enableTenantSubscriptionFeature\?api-version=2020-11-01'\n +HTTP 200$",
+        told,
+    )
+
+
+def test_tenant_consents_by_the_original_request(story: str) -> None:
+    told = step(story, "The tenant consents")
+    assert re.search(r"^\$ curl .*/virtualMachines/vm1/enableVmAccess\?api-version=2020-06-01'$", told, re.MULTILINE)
+    assert '"ERCSName": "AzS-ERCS01"' in told
+
+
+def test_no_secret_is_shown(story: str) -> None:
+    assert "eyJ" not in story
+
+
+def test_tenant_sees_who_is_connected(story: str) -> None:
+    told = step(story, "The tenant looks who is connected, and withdraws")
+    assert '"state": "granted"' in told
+    assert re.findall(r'"account": "(\w+)"', told) == ["alice"]
+
+
+def test_receipt_is_whole(story: str) -> None:
+    told = step(story, "The tenant's receipt, verified without the provider")
+    assert re.search(r"^\$ eva-provider verify-receipt \S+ --node-key \S+$", told, re.MULTILINE)
+    assert told.count("session-start") == told.count("session-end") == 3
+    assert told.endswith("every record is genuine and none is missing\n")
 
 
 def test_story_holds_the_guest_kernels_name(story: str) -> None:
@@ -148,7 +189,8 @@ def test_story_types_through_graphics(story: str) -> None:
 
 
 def test_cut_is_confirmed_with_its_time(story: str) -> None:
-    took = re.search(r"^ +cut confirmed by AzS-ERCS01 at \d{4}-\S+Z, ([\d.]+) ms$", story, re.MULTILINE)
+    told = step(story, "The tenant looks who is connected, and withdraws")
+    took = re.search(r'"confirmedAt": "\d{4}-\S+Z",\n.*\n +"sessions": 1,\n +"cutMilliseconds": ([\d.]+)\n', told)
     assert took
     assert float(took[1]) < 1000
 
@@ -181,7 +223,8 @@ def test_person_at_a_terminal_gets_the_guests_console(seat: Seat) -> None:
     seat.read_until(r"root@vm1:/root# ")
     assert len(processes(directories(seat.text))) > 4, "the look for processes would find those that are left"
     told = seat.text
-    assert re.search(r"^ +\.venv/bin/eva-provider --config \S+ consent revoke --resource-id \S+$", told, re.MULTILINE)
+    assert re.search(r"^ +curl --config \S+ --request POST 'https://\S+/vm1/disableVmAccess\?\S+'$", told, re.MULTILINE)
+    assert re.search(r"^ +curl --config \S+ 'https://\S+/vm1/vmAccess\?\S+'$", told, re.MULTILINE)
     assert "~. at the start of a line leaves, ~? shows all keys" in told
     seat.type("uname -n\r")
     seat.read_until(r"^vm1$[^#]*root@vm1:/root# ")
@@ -189,7 +232,8 @@ def test_person_at_a_terminal_gets_the_guests_console(seat: Seat) -> None:
     seat.read_until("")
     assert seat.demo.wait(30) == 0, seat.text
     assert "operator-left" in seat.text
-    assert re.search(r"^ +cut confirmed by AzS-ERCS01", seat.text, re.MULTILINE)
+    assert re.search(r'"confirmedAt": "', seat.text)
+    assert "every record is genuine and none is missing" in seat.text
     assert re.search(r"\d+ records, chain valid", seat.text)
     assert_nothing_left(seat.text)
 
@@ -215,7 +259,7 @@ def test_failure_tells_its_step_and_the_logs() -> None:
         transcript = ""
         for line in demo.stdout:
             transcript += line
-            if line.startswith("ERCS Name:", 4):
+            if line.startswith("Delete-TenantVMSession", 4):
                 os.kill(daemon_of(demo.pid, b"eva-broker", directories(transcript)), signal.SIGKILL)
         code = demo.wait(30)
     assert code == 1
@@ -239,6 +283,20 @@ def test_command_that_fails_is_a_failed_step(tmp_path: Path) -> None:
     with pytest.raises(StepFailed) as failed:
         Shell({}, tmp_path).run("sh", "-c", "echo so; echo why >&2; exit 3")
     assert failed.value.output == "so\nwhy\n"
+
+
+def test_answer_that_is_no_object_is_a_failed_step(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="no JSON object"):
+        Shell({}, tmp_path).ask("echo", "[1]")
+
+
+def test_answer_is_asked_for_until_it_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    count = 'echo . >> "$0"; printf \'{"asked": %d, "more": 1}\' "$(wc -l < "$0")"'
+    asking = Shell({}, tmp_path).ask(
+        "sh", "-c", count, str(tmp_path / "log"), members=("asked",), until=lambda it: it["asked"] > 2
+    )
+    assert asking == {"asked": 3, "more": 1}
+    assert capsys.readouterr().out.splitlines()[1:] == ["    {", '      "asked": 3', "    }"]
 
 
 def test_command_that_ends_never_says_more(tmp_path: Path) -> None:

@@ -6,24 +6,36 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import yaml
+from fastapi.routing import APIRoute
 
 from broker import command as broker_command
 from broker.metrics import Metrics
-from eva import audit, control, wire
+from eva import audit, control, whereabouts, wire
 from eva.ending import Ending
 from eva.ledger import Reject
+from eva.resource_id import ResourceId
 from eva.token import Typ
 from provider import command as provider_command
+from provider import settings
+from provider.admin_api import FEATURE_PATH, FEATURES_PATH, admin_app
+from provider.admission import Keychain
+from provider.authority import Refusal, Refused
+from provider.bearer import Fault
+from provider.front import refused
 from provider.meters import Meters
+from provider.tenant_api import MACHINE_PATH, tenant_app
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = (ROOT / "docs/protocol.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
+REST = (ROOT / "docs/rest.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PYTHON = [path for package in ("eva", "hypervisor", "broker", "provider", "cmdlets") for path in (ROOT / package).glob("*.py")]
 
@@ -131,8 +143,11 @@ def test_receipts() -> None:
 CLAIMS = {
     wire.LeaseRequest.TYP: wire.LeaseRequest("n", "", "", 0, 0, 0, "").to_claims(),
     wire.Lease.TYP: wire.Lease("n", "", 0, 0, 0).to_claims(),
-    wire.Receipt.TYP: wire.Receipt("n", "", 1, wire.Event.ENDED, "", 0).to_claims(),
+    wire.Receipt.TYP: wire.Receipt("n", "", 1, wire.Event.RECORDED, "", 0).to_claims(),
     wire.KeySet.TYP: wire.KeySet(1, {}).to_claims(),
+    whereabouts.Query.TYP: whereabouts.Query(
+        "n", "", 0, ResourceId("0b1c9f6e-3a5d-4c8e-9f10-2a3b4c5d6e7f", "rg", "vm")
+    ).to_claims(),
 }
 
 
@@ -153,6 +168,75 @@ def test_paths_and_subprotocols() -> None:
         *(control.GRAPHICS_SUBPROTOCOL, control.TICKET_PREFIX, wire.LEASE_PATH, wire.CONTENT_TYPE),
     ):
         assert name in PROTOCOL
+
+
+# -- REST --------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def routes() -> dict[str, set[tuple[str, str]]]:
+    """Method and path of each operation at the two endpoints, with `{}` for what is any name."""
+    rest = settings.read(ROOT / "config/provider.yaml").rest
+    assert rest is not None
+    parts: tuple[Any, ...] = (rest, None, None, Keychain(rest.identity))
+    apps = {"tenant": tenant_app(*parts), "admin": admin_app(*parts)}
+    return {
+        name: {(method, any_name(one.path)) for one in app.routes if isinstance(one, APIRoute) for method in one.methods}
+        for name, app in apps.items()
+    }
+
+
+def any_name(path: str) -> str:
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+def test_rest_paths() -> None:
+    short = {
+        "{vm}": MACHINE_PATH,
+        "{feature}": FEATURE_PATH,
+        "{features}": FEATURES_PATH,
+        "<guid>": "{}",
+        "<namespace>": "{}",
+    }
+    told = set()
+    for method, paths in (row[:2] for row in rows(REST, "method")):
+        for name, meant in short.items():
+            paths = paths.replace(name, meant)  # noqa: PLW2901 - of a cell, step by step
+        told |= {(method, any_name(path)) for path in names(paths)}
+    there = set().union(*routes().values()) - {("GET", "/openapi.json")}
+    assert told == there
+
+
+def test_what_the_rest_answers_with() -> None:
+    """Each status with its codes, read from where an ArmError is made."""
+    there = {(401, str(fault)) for fault in Fault}
+    for refusal in Refusal:
+        answer = refused(Refused(refusal), "", "")
+        there.add((answer.status, answer.code))
+    for source in (ROOT / "provider").glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            match node:
+                case ast.Call(func=ast.Name("ArmError"), args=[ast.Constant(int(status)), ast.Constant(str(code)), *_]):
+                    there.add((status, code))
+    told = rows(REST, "status")
+    assert {code for row in told for code in names(row[1])} == {code for _, code in there}
+    for row in told:
+        statuses = {int(status) for status in row[0].split(", ")}
+        assert {status for status, code in there if code in names(row[1])} == statuses
+
+
+def test_azure_cli_asks_for_what_is_there() -> None:
+    there = "|".join(path.replace("{}", "[^/]+") for _, path in set().union(*routes().values()))
+    asked = re.findall(r"(/subscriptions/[^\s'?]+)\?api-version=", (ROOT / "docs/azure-cli.md").read_text())
+    assert asked
+    for path in asked:
+        assert re.fullmatch(there, path), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_action_is_told_of_that_is_not_there(page: Path) -> None:
+    there = {path.rpartition("/")[2] for _, path in set().union(*routes().values())}
+    assert set(re.findall(r"\b(?:enable|disable|update)(?:Vm|Tenant|Global)\w+", page.read_text())) <= there
 
 
 # -- operations ------------------------------------------------------------------------------------------------------
@@ -208,13 +292,13 @@ def test_no_command_is_told_of_that_is_not_there(page: Path) -> None:
 
 def keys_read(path: Path) -> set[str]:
     """Every key that a settings module asks its sections for."""
-    asking = {"text", "integer", "convert", "section", "sections", "each", "truth", "has"}
+    asking = {"text", "integer", "convert", "section", "sections", "each", "truth", "flag", "has"}
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
             continue
         place = 0 if isinstance(node.func, ast.Attribute) and node.func.attr in asking else 1
-        if place == 1 and not (isinstance(node.func, ast.Name) and node.func.id in ("_path", "_file")):
+        if place == 1 and not (isinstance(node.func, ast.Name) and node.func.id in ("_path", "_file", "path")):
             continue
         key = node.args[place] if len(node.args) > place else None
         if isinstance(key, ast.Constant) and isinstance(key.value, str):
@@ -223,19 +307,17 @@ def keys_read(path: Path) -> set[str]:
 
 
 EXAMPLES = {
-    "broker.yaml": "broker/settings.py",
-    "provider.yaml": "provider/settings.py",
-    "client.yaml": "cmdlets/settings.py",
-    "users.yaml": "broker/accounts.py",
+    "broker.yaml": ("broker/settings.py", "eva/endpoint.py"),
+    "provider.yaml": ("provider/settings.py", "provider/api_settings.py", "eva/endpoint.py"),
+    "client.yaml": ("cmdlets/settings.py",),
+    "users.yaml": ("broker/accounts.py",),
 }
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_each_key_stands_in_the_shipped_example(example: str) -> None:
     text = (ROOT / "config" / example).read_text()
-    read = keys_read(ROOT / EXAMPLES[example])
-    assert read
-    for key in read:
+    for key in sorted({key for module in EXAMPLES[example] for key in keys_read(ROOT / module)}):
         assert re.search(rf"(?:^|[#{{,-])\s*{key}:", text, re.MULTILINE), key
 
 

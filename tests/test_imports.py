@@ -30,11 +30,14 @@ PURE_STANDARD = """
     hashlib heapq hmac ipaddress itertools json math operator re string struct textwrap types typing unicodedata urllib.parse
     uuid
 """
-# yaml too: eva.strict_yaml walks its syntax tree, so that both daemons read their settings alike; it opens no file.
-PURE = frozenset({*PURE_STANDARD.split(), "jwt", "cryptography", "yaml"})
+# yaml too: eva.strict_yaml walks its syntax tree, so that both daemons read their settings alike; it opens no file. pathlib, to
+# name files in settings: what would touch one is among the impure calls.
+PURE = frozenset({*PURE_STANDARD.split(), "jwt", "cryptography", "yaml", "pathlib"})
 
-# Reading the clock or drawing randomness through a module that is allowed for its types.
-IMPURE_CALLS = frozenset({"now", "utcnow", "today", "uuid1", "uuid4", "urandom", "token_bytes", "token_hex"})
+# Reading the clock, drawing randomness or touching a file through a module that is allowed for its types.
+CLOCKS_AND_DICE = "now utcnow today uuid1 uuid4 urandom token_bytes token_hex"
+DISKS = "read_text read_bytes write_text write_bytes exists is_file stat mkdir touch unlink resolve"
+IMPURE_CALLS = frozenset(f"{CLOCKS_AND_DICE} {DISKS}".split())
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ PLANTED = [
     ("eva/token.py", "import asyncio", "asyncio"),
     ("eva/token.py", "import time", "time"),
     ("eva/token.py", "def late():\n    import sqlite3", "sqlite3"),
-    ("eva/token.py", "from pathlib import Path", "pathlib.Path"),
+    ("eva/token.py", "from pathlib import Path\nPath('/etc/eva').read_text()", "Path('/etc/eva').read_text"),
     ("eva/token.py", "import urllib.request", "urllib.request"),
     ("eva/token.py", "from broker import gate", "broker.gate"),
     ("eva/token.py", "from datetime import datetime\nnow = datetime.now()", "datetime.now"),

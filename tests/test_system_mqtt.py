@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from paho.mqtt import client as mqtt
 
-from broker.settings import ClientTls
 from broker.uplink import client_tls
 from eva.consent import CLOUDADMIN, Access, Consent, Kind
 from eva.control import Refusal, Refused
+from eva.endpoint import ClientTls
 from eva.resource_id import ResourceId
 from eva.token import SigningKey, Typ, b64
 from eva.wire import (
@@ -94,8 +94,10 @@ async def test_another_nodes_certificate_reads_none_of_this_nodes_topics(cloud: 
 
 def consent_for(vm: Guest, node: str = NODE, **other: object) -> Consent:
     now = int(time.time())
+    jti = b64(bytes(str(time.time_ns()), "ascii")[-16:])
     facts: dict[str, object] = {
-        "jti": b64(bytes(str(time.time_ns()), "ascii")[-16:]),
+        "jti": jti,
+        "cid": jti,
         "node": node,
         "resource_id": ResourceId.parse(str(vm.resource_id)),
         "giver": "mallory",
