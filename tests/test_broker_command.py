@@ -247,7 +247,11 @@ FILE_FAULTS: dict[str, tuple[str, Callable[[Home], object], str]] = {
     "no certificate for operators": ("ercs.pem", lambda home: (home.directory / "ercs.pem").unlink(), "No such file"),
     "no key for operators": ("ercs.key", lambda home: (home.directory / "ercs.key").unlink(), "No such file"),
     "a certificate that is none": ("ercs.pem", lambda home: (home.directory / "ercs.pem").write_text("x"), ""),
-    "another's key": ("ercs.key", lambda home: shutil.copy(home.directory / f"{NODE}.key", home.directory / "ercs.key"), "mismatch"),
+    "another's key": (
+        "ercs.key",
+        lambda home: shutil.copy(home.directory / f"{NODE}.key", home.directory / "ercs.key"),
+        "mismatch",
+    ),
     "no certificate for MQTT": (f"{NODE}.pem", lambda home: (home.directory / f"{NODE}.pem").unlink(), "No such file"),
     "no password for MQTT": ("mqtt.password", lambda home: (home.directory / "mqtt.password").unlink(), "No such file"),
 }
