@@ -19,6 +19,8 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from hypervisor.sighting import Fate
+
 MAX_LINE = 64 * 1024  # bytes
 MAX_FDS = 4  # beside one read
 
@@ -150,6 +152,7 @@ _FIELD: dict[str, Callable[[Any], Any]] = {
     "Device": Device,
     "DialFailure": DialFailure,
     "Cause": Cause,
+    "Fate": Fate,
 }
 
 

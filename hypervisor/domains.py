@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from eva.consent import Kind
 from eva.resource_id import BadResourceId, ResourceId
-from hypervisor.sighting import Gone, Listed, Lost, Reset, Seen, Sighting, Stopped
+from hypervisor.sighting import Befell, Fate, Listed, Lost, Seen, Sighting
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,12 @@ class VmChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class VmGone:
-    """A VM of this generation is no more: undefined, transient and stopped, re-created, or missing at a re-read."""
+class VmBefell:
+    """It is gone also when it was re-created or was missing at a re-read: this generation is no more. It stopped also when
+    another run of its guest has begun by now."""
 
     vm: Vm
-
-
-@dataclass(frozen=True, slots=True)
-class VmStopped:
-    """Its guest stopped, even if another run of it has begun by now."""
-
-    vm: Vm
-
-
-@dataclass(frozen=True, slots=True)
-class VmReset:
-    """Its guest was reset or rebooted; its console stays."""
-
-    vm: Vm
+    fate: Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +64,7 @@ class HostDown:
     why: str
 
 
-Change = VmChanged | VmGone | VmStopped | VmReset | HostUp | HostDown
+Change = VmChanged | VmBefell | HostUp | HostDown
 
 Key = tuple[str, str]  # host, UUID
 
@@ -138,13 +126,13 @@ class Inventory:
                 changes = self._listed(host, state, count)
             case Seen():
                 changes = self._seen(host, sighting)
-            case Gone(uuid):
+            case Befell(uuid, Fate.GONE):
                 changes = self._gone((host, uuid))
-            case Stopped(uuid):
+            case Befell(uuid, Fate.STOPPED):
                 changes = self._stopped((host, uuid))
-            case Reset(uuid):
+            case Befell(uuid, Fate.RESET):
                 vm = self.get(host, uuid)
-                changes = [] if vm is None else [VmReset(vm)]
+                changes = [] if vm is None else [VmBefell(vm, Fate.RESET)]
         return changes
 
     def down(self, host: str, why: str) -> list[Change]:
@@ -204,7 +192,7 @@ class Inventory:
         vm = replace(vm, running=False, paused=False)
         self._last[key] = replace(self._last[key], number=-1)
         self._put(key, vm)
-        return [VmStopped(vm)]
+        return [VmBefell(vm, Fate.STOPPED)]
 
     def _gone(self, key: Key) -> list[Change]:
         if key in self._absent:
@@ -221,7 +209,7 @@ class Inventory:
             return []
         self._put(key, None)
         del self._last[key]
-        return [VmGone(vm)]
+        return [VmBefell(vm, Fate.GONE)]
 
     def _put(self, key: Key, vm: Vm | None) -> None:
         old = self._vms.pop(key, None)

@@ -18,24 +18,21 @@ from hypervisor.domains import (
     HostUp,
     Inventory,
     Vm,
+    VmBefell,
     VmChanged,
-    VmGone,
-    VmReset,
-    VmStopped,
 )
 from hypervisor.host import Host
-from hypervisor.sighting import Sighting
+from hypervisor.sighting import Fate, Sighting
 
 __all__ = [
     "Change",
+    "Fate",
     "HostDown",
     "HostUp",
     "Inventory",
     "Vm",
+    "VmBefell",
     "VmChanged",
-    "VmGone",
-    "VmReset",
-    "VmStopped",
     "Watch",
 ]
 

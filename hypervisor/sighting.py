@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 MAX_DOMAINS = 10_000  # on one host
+
+
+class Fate(StrEnum):
+    """What can happen to a domain or its guest."""
+
+    STOPPED = "stopped"  # the guest crashed, was shut off or destroyed, or migrated away
+    GONE = "gone"  # the domain was undefined, or was transient and stopped
+    RESET = "reset"  # the guest was reset or rebooted itself; its console stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +44,11 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """The guest crashed, was shut off or destroyed, or migrated away."""
+class Befell:
+    """Something happened to a domain; what it is now is seen after that. One that is gone may be there again at once."""
 
     uuid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The domain was undefined, or was transient and stopped. It may be there again at once."""
-
-    uuid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """The guest was reset or rebooted itself; its console stays."""
-
-    uuid: str
+    fate: Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +63,4 @@ class Lost:
     why: str
 
 
-Sighting = Seen | Listed | Stopped | Gone | Reset | Beat | Lost
+Sighting = Seen | Listed | Befell | Beat | Lost

@@ -19,7 +19,7 @@ import libvirt
 from hypervisor import description
 from hypervisor.confinement import confine, keep_only
 from hypervisor.control import encode
-from hypervisor.sighting import MAX_DOMAINS, Beat, Gone, Listed, Lost, Reset, Seen, Sighting, Stopped
+from hypervisor.sighting import MAX_DOMAINS, Beat, Befell, Fate, Listed, Lost, Seen, Sighting
 
 BEAT_MS = 2000
 KEEPALIVE = (5, 3)  # seconds, times
@@ -110,15 +110,15 @@ class Watcher:
             uuid, event_id, event, detail = self._notes.popleft()
             touched[uuid] = None
             if event_id == _REBOOT:
-                self._tell(Reset(uuid))
+                self._tell(Befell(uuid, Fate.RESET))
             elif (event_id, event) == _STOPPED:
                 stopped.add(uuid)
-                self._tell(Stopped(uuid))
+                self._tell(Befell(uuid, Fate.STOPPED))
             elif (event_id, event) == _UNDEFINED and detail != libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
-                self._tell(Gone(uuid))
+                self._tell(Befell(uuid, Fate.GONE))
         for uuid in touched:
             if not self._describe(uuid) and uuid in stopped:
-                self._tell(Gone(uuid))
+                self._tell(Befell(uuid, Fate.GONE))
 
     def _describe(self, uuid: str) -> bool:
         """Tells what the domain is now; false when there is none, of which an event tells or will tell."""

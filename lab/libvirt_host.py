@@ -313,6 +313,7 @@ class LibvirtHost:
                 env=environment,
                 cwd="/",
                 text=True,
+                start_new_session=True,
             )
         self._read_pid()
 

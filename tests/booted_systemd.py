@@ -1,8 +1,9 @@
 """A real systemd, booted as process 1 of namespaces of its own, in which the shipped units run as on an ERCS node.
 
-It shares the network with us and nothing else that could be changed: /etc is a copy, /run, /tmp, /var and /opt are fresh, and
-units that would reach through to the kernel (sysctl, udev, remounts) are masked. /opt/eva is a virtual environment as
-docs/operations.md has it, on a Python that every user can read, with this checkout's packages.
+Nothing of ours can be changed from in there: /etc, /usr/lib/sysusers.d and /usr/lib/tmpfiles.d are copies, /run, /tmp, /var and
+/opt are fresh, and units that would reach through to the kernel (sysctl, udev, remounts) are masked. It is either ready to run,
+with our network and in /opt/eva a virtual environment with this checkout's packages, on a Python that every user can read; or
+bare, with a network of its own that is a loopback alone, so that the shipped ports are free, and nothing of ours installed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _MASKED = (
     *("modprobe@.service", "kmod-static-nodes.service", "systemd-pstore.service", "systemd-sysusers.service"),
 )
 # $1: the stage, a directory of ours that both sides see; $2: this checkout; $3: its site-packages; then pairs: what, where.
+# A stage without a venv makes a bare one.
 _BOOT = f"""
 set -eu
 mount --make-rprivate /
@@ -43,18 +45,30 @@ mount --bind /run/etc /etc
 for directory in lib log cache; do mount -t tmpfs -o mode=755 eva-var /var/$directory; done
 mount -t tmpfs -o mode=1777 eva-var /var/tmp
 mount -t tmpfs -o mode=755 eva-opt /opt
-cp -a /run/stage/venv /opt/eva
-mkdir /opt/eva/checkout /opt/eva/site
-mount --bind "$2" /opt/eva/checkout
-mount --bind "$3" /opt/eva/site
+for directory in sysusers.d tmpfiles.d; do
+    cp -a /usr/lib/$directory /run/etc-$directory
+    mount --bind /run/etc-$directory /usr/lib/$directory
+done
+mkdir /opt/site
+mount --bind "$3" /opt/site
+if [ -d /run/stage/venv ]; then
+    cp -a /run/stage/venv /opt/eva
+    mkdir /opt/checkout
+    mount --bind "$2" /opt/checkout
+else
+    ip link set lo up
+    mount -t tmpfs -o mode=700 eva-root /root
+fi
 shift 3
 while [ $# -gt 0 ]; do mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; done
 mount -t tmpfs -o mode=1777 eva-tmp /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for unit in {" ".join(_MASKED)}; do ln -s /dev/null /etc/systemd/system/$unit; done
 cp -a /run/stage/etc/. /etc
-systemd-sysusers eva.conf
-systemd-tmpfiles --create eva.conf
+if [ -d /opt/eva ]; then
+    systemd-sysusers eva.conf
+    systemd-tmpfiles --create eva.conf
+fi
 hostname AzS-ERCS01
 exec {SYSTEMD} --system --unit=basic.target --show-status=no
 """
@@ -85,18 +99,20 @@ class BootedSystemd:
     are seen in there, by where. stop() leaves nothing.
     """
 
-    def __init__(self, files: Mapping[str, str | bytes], shown: Mapping[str, Path]) -> None:
+    def __init__(self, files: Mapping[str, str | bytes], shown: Mapping[str, Path], *, bare: bool = False) -> None:
         self.stage = Path(tempfile.mkdtemp(prefix="eva-systemd-"))
         self.stage.chmod(0o755)  # the services log here
         for name, content in files.items():
             path = self.stage / "etc" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
-        self._make_venv()
+        if not bare:
+            self._make_venv()
+        self._namespaces = (*NAMESPACES, "--net") if bare else NAMESPACES
         site = next(path for path in sys.path if path.endswith("site-packages"))
         pairs = [str(word) for where, what in shown.items() for word in (what, where)]
         self._program = Program(
-            ["unshare", *NAMESPACES, "bash", "-c", _BOOT, "boot", str(self.stage), str(ROOT), site, *pairs],
+            ["unshare", *self._namespaces, "bash", "-c", _BOOT, "boot", str(self.stage), str(ROOT), site, *pairs],
             self.stage / "systemd.log",
             environment={"container": "eva-test"},  # it leaves alone what is the host's
         )
@@ -105,7 +121,7 @@ class BootedSystemd:
         venv = self.stage / "venv"
         subprocess.run([str(_python()), "-m", "venv", "--without-pip", str(venv)], check=True)
         site = next(venv.glob("lib/python*/site-packages"))
-        (site / "eva.pth").write_text("/opt/eva/checkout\n/opt/eva/site\n")
+        (site / "eva.pth").write_text("/opt/checkout\n/opt/site\n")
         for name, module in (("eva-broker", "broker.command:main"), ("eva-provider", "provider.command:main")):
             package, _, function = module.partition(":")
             script = venv / "bin" / name
@@ -141,8 +157,13 @@ class BootedSystemd:
 
     def run(self, *argv: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command in there as root, to its end."""
-        enter = ["nsenter", "--target", str(self.init or self._program.pid), "--mount", "--pid", "--uts", "--cgroup", "--"]
-        return subprocess.run([*enter, *argv], capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run([*self.enter, *argv], capture_output=True, text=True, timeout=timeout, check=False)
+
+    @property
+    def enter(self) -> list[str]:
+        """What stands before a command that is to run in there as root."""
+        which = [name for name in ("--mount", "--pid", "--uts", "--cgroup", "--net") if name in self._namespaces]
+        return ["nsenter", "--target", str(self.init or self._program.pid), *which, "--"]
 
     def do(self, *argv: str) -> str:
         """Run it and give its standard output. Raises AssertionError with all it said where it fails."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from eva.consent import Kind
 from eva.resource_id import ResourceId
 from hypervisor import domains
-from hypervisor.domains import Change, HostDown, HostUp, Inventory, VmChanged, VmGone, VmReset, VmStopped
-from hypervisor.sighting import Beat, Gone, Listed, Lost, Reset, Seen, Sighting, Stopped
+from hypervisor.domains import Change, HostDown, HostUp, Inventory, VmBefell, VmChanged
+from hypervisor.sighting import Beat, Befell, Fate, Listed, Lost, Seen, Sighting
 
 HOST = "kvm01"
 GROUP = "/subscriptions/7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines"
@@ -31,8 +31,16 @@ def apply(inventory: Inventory, *sightings: Sighting) -> list[Change]:
     return [change for sighting in sightings for change in inventory.apply(HOST, sighting)]
 
 
-def kinds(changes: Sequence[Change]) -> list[type]:
-    return [type(change) for change in changes]
+def kinds(changes: Sequence[Change]) -> list[type | Fate]:
+    return [change.fate if isinstance(change, VmBefell) else type(change) for change in changes]
+
+
+def gone(uuid: str) -> Befell:
+    return Befell(uuid, Fate.GONE)
+
+
+def stopped(uuid: str) -> Befell:
+    return Befell(uuid, Fate.STOPPED)
 
 
 def test_nothing_changes_before_the_listing_is_whole() -> None:
@@ -97,78 +105,79 @@ def test_metadata_that_is_no_resource_id_is_told_and_not_believed() -> None:
 
 def test_a_stop_is_told_once_though_the_state_comes_too() -> None:
     inventory = listed(A)
-    assert kinds(apply(inventory, Stopped("a"), replace(A, number=-1))) == [VmStopped]
+    assert kinds(apply(inventory, stopped("a"), replace(A, number=-1))) == [Fate.STOPPED]
     vm = inventory.get(HOST, "a")
     assert vm is not None
     assert not vm.running
 
 
 def test_a_stop_is_told_when_only_the_state_tells_it() -> None:
-    assert kinds(apply(listed(A), replace(A, number=-1))) == [VmStopped]
+    assert kinds(apply(listed(A), replace(A, number=-1))) == [Fate.STOPPED]
 
 
 def test_another_run_of_the_guest_is_a_stop_and_a_change() -> None:
-    assert kinds(apply(listed(A), replace(A, number=9))) == [VmStopped, VmChanged]
+    assert kinds(apply(listed(A), replace(A, number=9))) == [Fate.STOPPED, VmChanged]
 
 
 def test_a_stop_keeps_the_generation() -> None:
     inventory = listed(A)
-    apply(inventory, Stopped("a"), replace(A, number=-1), replace(A, number=3))
+    apply(inventory, stopped("a"), replace(A, number=-1), replace(A, number=3))
     assert [vm.generation for vm in inventory.vms] == [1]
 
 
 def test_another_run_of_a_transient_domain_is_another_vm() -> None:
     transient = replace(A, persistent=False)
     changes = apply(listed(transient), replace(transient, number=9))
-    assert kinds(changes) == [VmStopped, VmGone, VmChanged]
+    assert kinds(changes) == [Fate.STOPPED, Fate.GONE, VmChanged]
     assert isinstance(changes[-1], VmChanged)
     assert changes[-1].vm.generation == 2
 
 
 def test_whatever_follows_the_one_run_of_a_transient_domain_is_another_vm() -> None:
     inventory = listed(replace(A, persistent=False))
-    changes = apply(inventory, Stopped("a"), replace(A, number=-1))
-    assert kinds(changes) == [VmStopped, VmGone, VmChanged]
+    changes = apply(inventory, stopped("a"), replace(A, number=-1))
+    assert kinds(changes) == [Fate.STOPPED, Fate.GONE, VmChanged]
     assert [vm.generation for vm in inventory.vms] == [2]
 
 
 def test_a_transient_domain_that_is_defined_is_the_same_vm() -> None:
     inventory = listed(replace(A, persistent=False))
     assert apply(inventory, A) == []
-    assert kinds(apply(inventory, Stopped("a"), replace(A, number=9))) == [VmStopped, VmChanged]
+    assert kinds(apply(inventory, stopped("a"), replace(A, number=9))) == [Fate.STOPPED, VmChanged]
 
 
 def test_a_reset_is_told_and_changes_nothing() -> None:
     inventory = listed(A)
     before = inventory.vms
-    assert kinds(apply(inventory, Reset("a"))) == [VmReset]
+    assert kinds(apply(inventory, Befell("a", Fate.RESET))) == [Fate.RESET]
     assert inventory.vms == before
 
 
 def test_a_re_created_vm_is_another_generation() -> None:
     inventory = listed(A)
-    gone, changed = apply(inventory, Gone("a"), A)
-    assert isinstance(gone, VmGone)
+    over, changed = apply(inventory, gone("a"), A)
+    assert isinstance(over, VmBefell)
+    assert over.fate is Fate.GONE
     assert isinstance(changed, VmChanged)
-    assert (gone.vm.generation, changed.vm.generation) == (1, 2)
+    assert (over.vm.generation, changed.vm.generation) == (1, 2)
 
 
 def test_gone_twice_is_gone_once() -> None:
     inventory = listed(A)
-    assert kinds(apply(inventory, Gone("a"), Gone("a"))) == [VmGone]
+    assert kinds(apply(inventory, gone("a"), gone("a"))) == [Fate.GONE]
     assert apply(inventory, A)[0].vm.generation == 2
 
 
 def test_a_vm_that_is_gone_is_neither_found_nor_got() -> None:
     inventory = listed(A)
-    apply(inventory, Gone("a"))
+    apply(inventory, gone("a"))
     assert inventory.get(HOST, "a") is None
     assert inventory.find(ResourceId.parse(ID)) == ()
 
 
 def test_the_same_uuid_on_another_host_is_another_vm() -> None:
     inventory = listed(A)
-    apply(inventory, Gone("a"), A)
+    apply(inventory, gone("a"), A)
     inventory.apply("kvm02", A)
     inventory.apply("kvm02", Listed(1))
     other = inventory.get("kvm02", "a")
@@ -206,7 +215,7 @@ def test_a_host_that_was_never_up_is_told_to_be_down() -> None:
 def test_a_re_read_gives_the_differences_and_then_the_host() -> None:
     inventory = listed(A, B)
     changes = apply(inventory, Lost("x"), replace(B, number=-1), Listed(1))
-    assert kinds(changes) == [HostDown, VmGone, VmStopped, HostUp]
+    assert kinds(changes) == [HostDown, Fate.GONE, Fate.STOPPED, HostUp]
     assert apply(inventory, A)[0].vm.generation == 2
 
 
@@ -223,9 +232,9 @@ def test_half_a_listing_is_forgotten_with_its_connection() -> None:
 def test_a_forgotten_generation_is_never_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(domains, "MAX_GONE", 2)
     inventory = listed(A, B)
-    apply(inventory, Gone("a"), A, Gone("a"))  # its next would be 3
+    apply(inventory, gone("a"), A, gone("a"))  # its next would be 3
     for number in range(4):
-        apply(inventory, replace(B, uuid=f"n{number}"), Gone(f"n{number}"))
+        apply(inventory, replace(B, uuid=f"n{number}"), gone(f"n{number}"))
     assert (HOST, "a") not in inventory.generations
     assert apply(inventory, A)[0].vm.generation >= 3
 
@@ -246,8 +255,7 @@ SIGHTINGS = st.one_of(
         st.none(),
     ),
     st.builds(Listed, st.integers(0, 3)),
-    st.builds(Gone, UUIDS),
-    st.builds(Stopped, UUIDS),
+    st.builds(Befell, UUIDS, st.sampled_from(Fate)),
     st.builds(Lost, st.just("x")),
 )
 
@@ -258,7 +266,7 @@ def test_a_generation_that_has_ended_never_comes_back_and_claims_are_exact(sight
     over: set[tuple[str, int]] = set()
     for sighting in sightings:
         for change in inventory.apply(HOST, sighting):
-            if isinstance(change, VmGone):
+            if isinstance(change, VmBefell) and change.fate is Fate.GONE:
                 over.add((change.vm.uuid, change.vm.generation))
         live = {(vm.uuid, vm.generation) for vm in inventory.vms}
         assert not live & over
@@ -267,7 +275,7 @@ def test_a_generation_that_has_ended_never_comes_back_and_claims_are_exact(sight
 
 
 def test_every_order_of_an_undefine_and_a_define_ends_in_a_new_generation() -> None:
-    for order in itertools.permutations([Stopped("a"), Gone("a"), replace(A, number=-1)]):
+    for order in itertools.permutations([stopped("a"), gone("a"), replace(A, number=-1)]):
         inventory = listed(A)
         apply(inventory, *order, A)
         assert [vm.generation for vm in inventory.vms] == [2]

@@ -12,7 +12,7 @@ import uvloop
 from eva.resource_id import ResourceId
 from hypervisor import inventory as front
 from hypervisor.dialer import Host
-from hypervisor.inventory import Change, HostDown, HostUp, Inventory, VmChanged, VmGone, VmStopped, Watch
+from hypervisor.inventory import Change, Fate, HostDown, HostUp, Inventory, VmBefell, VmChanged, Watch
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.hypervisor_lines import children, host_of
 
@@ -149,10 +149,11 @@ async def test_a_restarted_libvirtd_gives_down_differences_up(libvirt_host: Libv
         os.kill(guest.qemu_pid, signal.SIGKILL)  # stops while nobody looks
         await asyncio.to_thread(libvirt_host.restart)
         await log.until(lambda change: isinstance(change, HostUp), after=mark)
-        news = [
-            change for change in log.changes[mark:] if not isinstance(change, VmChanged | VmStopped) or change.vm.uuid == uuid
-        ]
-        assert [type(change) for change in news] == [HostDown, VmStopped, HostUp]
+        news = [change for change in log.changes[mark:] if not isinstance(change, VmChanged | VmBefell) or change.vm.uuid == uuid]
+        down, stopped, up = news
+        assert (type(down), type(up)) == (HostDown, HostUp)
+        assert isinstance(stopped, VmBefell)
+        assert stopped.fate is Fate.STOPPED
         vm = watch.inventory.get("host-1", uuid)
         assert vm is not None
         assert (vm.running, vm.generation) == (False, 1)
@@ -168,4 +169,4 @@ async def test_a_domain_that_went_while_nobody_looked_is_gone(libvirt_host: Libv
     guest.undefine()
     async with watching(host_of(libvirt_host), inventory=Inventory(inventory.generations)) as (watch, log):
         assert watch.inventory.generations["host-1", guest.uuid] == vm.generation + 1
-        assert not any(isinstance(change, VmGone) for change in log.changes)  # it was not this run's VM
+        assert not any(isinstance(change, VmBefell) for change in log.changes)  # it was not this run's VM

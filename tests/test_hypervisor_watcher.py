@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import libvirt
 import pytest
 
-from hypervisor.inventory import Change, Vm, VmChanged, VmGone, VmReset, VmStopped
+from hypervisor.inventory import Change, Fate, Vm, VmBefell, VmChanged
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.hypervisor_lines import children, host_of
 from tests.test_hypervisor_inventory import Log, watchers, watching
@@ -21,9 +21,11 @@ OTHER_ID = (
 )
 
 
-def of(uuid: str, *kinds: type, where: Callable[[Vm], bool] = lambda _: True) -> Callable[[Change], bool]:
+def of(uuid: str, kind: type | Fate, where: Callable[[Vm], bool] = lambda _: True) -> Callable[[Change], bool]:
     def wanted(change: Change) -> bool:
-        return isinstance(change, kinds) and change.vm.uuid == uuid and where(change.vm)  # type: ignore[union-attr]
+        return (
+            isinstance(change, VmChanged | VmBefell) and change.vm.uuid == uuid and kind_of(change) is kind and where(change.vm)
+        )
 
     return wanted
 
@@ -39,8 +41,12 @@ def held(before: set[int]) -> Iterator[None]:
         os.kill(watcher, signal.SIGCONT)
 
 
-def seen_of(log: Log, uuid: str, after: int) -> list[type]:
-    return [type(c) for c in log.changes[after:] if hasattr(c, "vm") and c.vm.uuid == uuid]
+def kind_of(change: VmChanged | VmBefell) -> type | Fate:
+    return change.fate if isinstance(change, VmBefell) else VmChanged
+
+
+def seen_of(log: Log, uuid: str, after: int) -> list[type | Fate]:
+    return [kind_of(c) for c in log.changes[after:] if isinstance(c, VmChanged | VmBefell) and c.vm.uuid == uuid]
 
 
 async def test_metadata_set_changed_and_taken_away(libvirt_host: LibvirtHost, guest: Guest) -> None:
@@ -62,15 +68,15 @@ async def test_pause_resume_reset(libvirt_host: LibvirtHost, guest: Guest) -> No
         guest.resume()
         await log.until(of(guest.uuid, VmChanged, where=lambda vm: not vm.paused), mark)
         guest.reset()
-        await log.until(of(guest.uuid, VmReset), mark)
-        assert seen_of(log, guest.uuid, mark)[:3] == [VmChanged, VmChanged, VmReset]
+        await log.until(of(guest.uuid, Fate.RESET), mark)
+        assert seen_of(log, guest.uuid, mark)[:3] == [VmChanged, VmChanged, Fate.RESET]
 
 
 async def test_a_destroyed_guest_stops_and_keeps_its_generation(libvirt_host: LibvirtHost, guest: Guest) -> None:
     async with watching(host_of(libvirt_host)) as (watch, log):
         mark = len(log.changes)
         guest.destroy()
-        await log.until(of(guest.uuid, VmStopped), mark)
+        await log.until(of(guest.uuid, Fate.STOPPED), mark)
         guest.start()
         await log.until(of(guest.uuid, VmChanged, where=lambda vm: vm.running), mark)
         vm = watch.inventory.get("host-1", guest.uuid)
@@ -85,7 +91,7 @@ async def test_a_quick_destroy_and_start_is_still_a_stop(libvirt_host: LibvirtHo
         with held(before):
             guest.destroy()
             guest.start()
-        await log.until(of(guest.uuid, VmStopped), mark)
+        await log.until(of(guest.uuid, Fate.STOPPED), mark)
 
 
 async def test_undefined_and_defined_again_under_one_uuid_is_another_generation(libvirt_host: LibvirtHost) -> None:
@@ -100,11 +106,11 @@ async def test_undefined_and_defined_again_under_one_uuid_is_another_generation(
             again = libvirt_host.define(xml)
         assert again.uuid == guest.uuid
         changed = await log.until(of(guest.uuid, VmChanged), mark)
-        assert seen_of(log, guest.uuid, mark)[:2] == [VmGone, VmChanged]
+        assert seen_of(log, guest.uuid, mark)[:2] == [Fate.GONE, VmChanged]
         assert isinstance(changed, VmChanged)
         assert changed.vm.generation == 2
         again.undefine()
-        await log.until(of(guest.uuid, VmGone, where=lambda vm: vm.generation == 2), mark)
+        await log.until(of(guest.uuid, Fate.GONE, where=lambda vm: vm.generation == 2), mark)
 
 
 async def test_an_updated_definition_is_the_same_vm(libvirt_host: LibvirtHost) -> None:
@@ -125,9 +131,9 @@ async def test_a_running_guest_that_is_undefined_has_gone_though_it_runs_on(libv
         mark = len(log.changes)
         guest.undefine()
         await log.until(of(guest.uuid, VmChanged, where=lambda vm: vm.running and vm.generation == 2), mark)
-        assert seen_of(log, guest.uuid, mark) == [VmGone, VmChanged]
+        assert seen_of(log, guest.uuid, mark) == [Fate.GONE, VmChanged]
         guest.destroy()
-        await log.until(of(guest.uuid, VmGone, where=lambda vm: vm.generation == 2), mark)
+        await log.until(of(guest.uuid, Fate.GONE, where=lambda vm: vm.generation == 2), mark)
 
 
 async def test_a_transient_guest_destroyed_and_made_again_at_once_is_another_generation(libvirt_host: LibvirtHost) -> None:
@@ -143,9 +149,9 @@ async def test_a_transient_guest_destroyed_and_made_again_at_once_is_another_gen
             domain.destroy()
             domain = libvirt_host.connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
         await log.until(of(guest.uuid, VmChanged, where=lambda vm: vm.running and vm.generation == 2), mark)
-        assert seen_of(log, guest.uuid, mark)[:2] == [VmStopped, VmGone]
+        assert seen_of(log, guest.uuid, mark)[:2] == [Fate.STOPPED, Fate.GONE]
         domain.destroy()
-        await log.until(of(guest.uuid, VmGone, where=lambda vm: vm.generation == 2), mark)
+        await log.until(of(guest.uuid, Fate.GONE, where=lambda vm: vm.generation == 2), mark)
 
 
 async def test_a_new_name_is_no_new_vm(libvirt_host: LibvirtHost) -> None:
@@ -155,7 +161,7 @@ async def test_a_new_name_is_no_new_vm(libvirt_host: LibvirtHost) -> None:
         mark = len(log.changes)
         guest.domain.rename(f"{guest.name}-b")
         await log.until(of(guest.uuid, VmChanged, where=lambda vm: vm.name.endswith("-b")), mark)
-        assert VmGone not in seen_of(log, guest.uuid, mark)
+        assert Fate.GONE not in seen_of(log, guest.uuid, mark)
         guest.undefine()
 
 

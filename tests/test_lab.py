@@ -163,23 +163,53 @@ def test_revive_brings_back_a_killed_libvirtd() -> None:
         assert guest.domain.name() == guest.name
 
 
-def test_all_ends_with_a_killed_parent(tmp_path: Path) -> None:
+STARTED = (
+    "from lab.libvirt_host import LibvirtHost as H; import sys; h = H(); h.start();"
+    "g = h.start_guest(wait=False); print(h.pid, g.qemu_pid, h.directory, flush=True); sys.stdin.read()"
+)
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["alone", "with its process group"])
+def test_all_ends_with_a_killed_parent(whole_group: bool) -> None:
     """The parent is killed, so that it can tidy up nothing; libvirtd and QEMU end all the same."""
-    program = (
-        "from lab.libvirt_host import LibvirtHost as H; import sys; h = H(); h.start();"
-        "g = h.start_guest(wait=False); print(h.pid, g.qemu_pid, h.directory, flush=True); sys.stdin.read()"
-    )
-    root = Path(__file__).resolve().parent.parent
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, text=True
+        [sys.executable, "-c", STARTED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parent.parent,
+        text=True,
+        start_new_session=True,
     ) as parent:
         assert parent.stdout is not None
         libvirtd, qemu, directory = parent.stdout.readline().split()
         ends = [os.pidfd_open(int(pid)) for pid in (libvirtd, qemu)]
-        parent.kill()
+        if whole_group:
+            os.killpg(parent.pid, signal.SIGKILL)
+        else:
+            parent.kill()
         for end in ends:
             await_end(end)
     subprocess.run(["rm", "-r", directory], check=True)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize("generation", [1, 2], ids=["warden", "guard"])
+def test_all_ends_with_a_killed_warden(generation: int) -> None:
+    """libvirtd and QEMU are ended, also when the one who was to end them is killed."""
+    with LibvirtHost() as host:
+        pids = [host.pid, host.start_guest(wait=False).qemu_pid]
+        ends = [os.pidfd_open(pid) for pid in pids]
+        killed = host.pid
+        for _ in range(generation):
+            killed = parent_of(killed)
+        os.kill(killed, signal.SIGKILL)
+        for end in ends:
+            await_end(end)
+        host.stop()
+        assert not host.directory.exists()
 
 
 # --- mosquitto

@@ -22,7 +22,7 @@ from lab.ports import free_port
 from lab.process import Program
 from lab.transcript import Transcript
 from tests.booted_systemd import ROOT, BootedSystemd, why_not
-from tests.conftest import resource_id_of
+from tests.conftest import SUBSCRIPTION, resource_id_of
 
 UNITS = ("eva-broker", "eva-provider")
 BORROWED_UID = 9  # Debian's news, in every /etc/passwd; booted_systemd.py takes it out of the copy
@@ -331,6 +331,7 @@ def test_the_provider_serves_in_its_sandbox(stand: Stand) -> None:
     try:
         stand.systemd.do("systemctl", "start", "eva-provider")
         command = ["runuser", "-u", "eva-provider", "--", "/opt/eva/bin/eva-provider"]
+        stand.systemd.do(*command, "feature", "enable-subscription", SUBSCRIPTION)
         # through the admin socket in /run/eva-provider, to an answer: there is no node here
         asked = stand.systemd.run(
             *(*command, "consent", "grant", "--resource-id", resource_id_of("vm1"), "--kind", "serial", "--giver", "tenant1")
