@@ -1,5 +1,6 @@
 """hypervisor.child: a process with one descriptor, an empty-handed environment, and an end that is seen."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -38,7 +39,10 @@ async def test_it_gets_neither_our_secrets_nor_our_descriptors_nor_a_daemon(monk
     os.set_inheritable(inheritable, True)
     child = Child("hypervisor.watcher", "test:///default")
     try:
-        environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
+        # empty for as long as the kernel is still about the exec
+        while not (raw := Path(f"/proc/{child.pid}/environ").read_bytes()):
+            await asyncio.sleep(0)
+        environment = raw.split(b"\0")
         assert b"LIBVIRT_AUTOSTART=0" in environment
         assert not any(entry.startswith(b"EVA_SECRET") for entry in environment)
         assert "/dev/zero" not in descriptors(child.pid).values()

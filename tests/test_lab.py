@@ -346,6 +346,12 @@ async def test_transcript_that_stays_silent_is_told(log: Path) -> None:
         await Transcript(log).seen("ready", timeout=0.05)
 
 
+def test_a_port_that_was_given_is_nobody_elses() -> None:
+    """Also while nobody listens on it, and for another process."""
+    ask = f"import lab.ports; print(lab.ports.claim({free_port()}))"
+    assert subprocess.check_output([sys.executable, "-c", ask]) == b"False\n"
+
+
 def test_free_ports_can_be_bound() -> None:
     with socket.create_server(("127.0.0.1", free_port())):
         pass
