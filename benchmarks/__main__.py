@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.contenders import LIMIT, Contender
 from benchmarks.mass_cut import killed_relay
-from benchmarks.measures import ALONE, CUT, GUEST, IDLE, KILLED, LOADS, MASS_CUT, MEASURES, Measure
+from benchmarks.measures import ALONE, CUT, GRANTS, GUEST, IDLE, KILLED, LOADS, MASS_CUT, MEASURES, STORE, Measure
 from benchmarks.sample import Sample, memory, take
 from benchmarks.stand import FOLDER, LoadError, Stand, free_port, load_command, stand
 from benchmarks.table import Results, lines
@@ -25,6 +25,7 @@ from benchmarks.table import Results, lines
 SESSIONS_CUT = 1000
 CUTS = 3
 OPENINGS = 15  # of each kind of console, in each way
+GRANTED = 100  # consents in each spell
 
 
 def attempt(results: Results, measure: Measure, name: str, sample: Callable[[], Sample]) -> None:
@@ -87,12 +88,25 @@ def run_guest(times: int, results: Results) -> None:
                 results.add(measure, name, Sample(value))
 
 
+def run_program(measures: Sequence[Measure], results: Results, name: str, *words: str) -> None:
+    """One that prints its samples, each a figure and perhaps a 99th percentile, by measure and contender."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", f"benchmarks.{name}", *words, str(FOLDER)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=900)
+    samples: dict[str, dict[str, list[tuple[float, float | None]]]] = json.loads(done.stdout)
+    for measure in measures:
+        for who, figures in samples[measure.name].items():
+            for figure, p99 in figures:
+                results.add(measure, who, Sample(figure, p99))
+
+
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.7, help="of each sample")
     parser.add_argument("--measures", default=",".join(measure.name for measure in MEASURES), help="names, with commas")
     parser.add_argument("--sessions-cut", type=int, default=SESSIONS_CUT)
+    parser.add_argument("--granted", type=int, default=GRANTED, help="consents in each spell of `grant` and its like")
     parser.add_argument("--results", type=Path, default=FOLDER / "results.json", help="where all samples go")
     return parser.parse_args(arguments)
 
@@ -114,6 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_cuts(here, options.sessions_cut, min(options.rounds, CUTS), results)
         if any(measure in GUEST for measure in measures):
             run_guest(min(3 * options.rounds, OPENINGS), results)
+        if grants := [measure for measure in measures if measure in GRANTS]:
+            run_program(grants, results, "provider_grants", str(options.rounds), str(options.granted))
+        if sizes := [measure for measure in measures if measure in STORE]:
+            run_program(sizes, results, "provider_store", str(options.rounds))
     print(f"\n{platform.machine()}, {os.cpu_count()} processors, {platform.release()}, Python {platform.python_version()}")
     print(f"{options.rounds} rounds of {options.seconds:g} s; load average {before:.1f} before, {os.getloadavg()[0]:.1f} after\n")
     for line in lines(results, measures):

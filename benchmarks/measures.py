@@ -1,11 +1,11 @@
-"""What is measured, of whom, and what was to be reached (issue 2). Pure.
+"""What is measured, of whom, and what was to be reached (issues 2 and 3). Pure.
 
 `console` names the stand-in's kind: `rfb` is a VNC server with a Raw 1920x1080 screen, `plain` sends, sinks or echoes bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.contenders import GRAPHICS, HOT_PATH, LIMIT, ORDINARY, SERIAL, WEBSOCKIFY, Contender
 
@@ -15,6 +15,18 @@ CUT = "eva, 1,000 sessions"
 WORKER = "eva, worker"
 IN_PROCESS = "libvirt, no process"
 NEW_PROCESS = "libvirt, new Python process"
+BARE = "bare steps"
+BARE_8 = "bare steps, 8 at once"
+ONE = "eva, 1 client"
+EIGHT = "eva, 8 clients"
+PROVIDER_WORK = "provider"
+NODE_WORK = "node"
+SIZES = (10, 1_000, 100_000)
+DATABASES = ("sqlite", "pg")
+
+
+def size_name(size: int) -> str:
+    return f"{size:,} consents"
 
 
 @dataclass(frozen=True)
@@ -204,4 +216,43 @@ GUEST = (
     ),
 )
 
-MEASURES = LOADS + IDLE + MASS_CUT + GUEST
+_SLOWEST, _BASE_SIZE = size_name(SIZES[-1]), size_name(SIZES[0])
+
+# Each of these measures is taken of either database, which is the end of its name.
+GRANTS = tuple(
+    replace(one, name=f"{one.name}-{database}")
+    for database in DATABASES
+    for one in (
+        Measure(
+            "grant",
+            "ms",
+            base=BARE,
+            goals=(Goal(ONE, 3.0, BARE, at_most=True),),
+            note="enableVmAccess, from the request's first byte to the answer's last",
+        ),
+        Measure("withdraw", "ms", base=ONE, note="disableVmAccess, once the node's signed word is in"),
+        Measure(
+            "grants",
+            "1/s",
+            base=ONE,
+            goals=(Goal(EIGHT, 3.0, ONE),),
+            note="where all processors are busy with one client already, eight gain little: see grant-cpu",
+        ),
+        Measure("withdrawals", "1/s", base=ONE),
+        Measure("grant-cpu", "ms", base=PROVIDER_WORK, note="processor time for each grant with one client, all threads"),
+    )
+)
+
+STORE = tuple(
+    Measure(
+        f"store-{what}-{database}",
+        "ms",
+        base=_BASE_SIZE,
+        goals=(Goal(_SLOWEST, 1.2, _BASE_SIZE, at_most=True),),
+        note=note,
+    )
+    for database in DATABASES
+    for what, note in (("grant", "the transactions of a grant: the offer, the node's receipt"), ("lease", "that of a lease"))
+)
+
+MEASURES = LOADS + IDLE + MASS_CUT + GUEST + GRANTS + STORE

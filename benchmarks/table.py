@@ -67,7 +67,7 @@ def _pair(mine: Iterable[float | None], theirs: Iterable[float | None]) -> str:
     return _number(median(ratios(list(mine), list(theirs))), 2)
 
 
-HEADER = f"{'':15}{'':28}{'median':>10}{'':5}{'ratio':>8}{'over the rounds':>18}{'cpu':>7}{'p99':>10}{'ratio':>7}"
+HEADER = f"{'':19}{'':28}{'median':>10}{'':5}{'ratio':>8}{'over the rounds':>18}{'cpu':>7}{'p99':>10}{'ratio':>7}"
 
 
 def lines(results: Results, measures: Sequence[Measure]) -> Iterator[str]:
@@ -84,15 +84,15 @@ def lines(results: Results, measures: Sequence[Measure]) -> Iterator[str]:
             against = ratios(mine, figures(base))
             p99 = _p99(row)
             yield (
-                f"{label:15}{name:28}{_number(median(mine), 1):>10} {measure.unit:4}"
+                f"{label:19}{name:28}{_number(median(mine), 1):>10} {measure.unit:4}"
                 f"{_number(median(against), 2):>8}{_span(against):>18}"
                 f"{_pair(_work(row), _work(base)):>7}{_number(median(p99), 1):>10}{_pair(p99, _p99(base)):>7}"
             ).rstrip()
             label = ""
         if rows:
-            yield from (f"{'':15}goal: {goal}: {verdict(goal, rows)}" for goal in measure.goals)
+            yield from (f"{'':19}goal: {goal}: {verdict(goal, rows)}" for goal in measure.goals)
             if measure.note:
-                yield f"{'':15}({measure.note})"
+                yield f"{'':19}({measure.note})"
             yield ""
 
 
