@@ -166,7 +166,7 @@ class Node:
             self.metrics,
             secrets.token_bytes,
             lambda: self.journal.anchor,
-            lambda: bool(self.journal.untold),
+            lambda: self._testimony.is_held,
         )
         self._testimony = Testimony(self.journal, outbox, self._clock, self._uplink.queue_receipt)
         self.consents.delivered = self._testimony.go_on

@@ -39,6 +39,11 @@ class Testimony:
             self._due = asyncio.get_running_loop().call_later(GATHER, self._tell)
 
     @property
+    def is_held(self) -> bool:
+        """Whether there is more to tell, and no room until the provider says what it has."""
+        return bool(self._journal.untold) and self._room <= 0
+
+    @property
     def _room(self) -> int:
         return WINDOW - self._outbox.telling
 

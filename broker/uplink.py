@@ -64,7 +64,9 @@ def client_tls(tls: ClientTls) -> ssl.SSLContext:
 
 
 class Uplink:
-    """`run` until cancelled. `anchor`: the count and head of the audit on disk. `has_more`: whether more waits to be told."""
+    """`run` until cancelled. `anchor`: the count and head of the audit on disk. `is_held`: whether what more there is to tell
+    waits until a lease says what has come.
+    """
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Uplink:
         metrics: Metrics,
         randomness: Callable[[int], bytes],
         anchor: Callable[[], tuple[int, str]],
-        has_more: Callable[[], bool],
+        is_held: Callable[[], bool],
     ) -> None:
         self._node = node
         self._mqtt = mqtt
@@ -97,7 +99,11 @@ class Uplink:
         self._metrics = metrics
         self._randomness = randomness
         self._anchor = anchor
-        self._has_more = has_more
+        # what the audit was at the start, and later when the newest ask was answered: a node whose state was put back may write
+        # records, of sessions that are over or that it cuts, and must not outgrow by them what it once told
+        self._told = anchor()
+        self._was_answered = False
+        self._is_held = is_held
         self._client: aiomqtt.Client | None = None
         self._answered = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -163,6 +169,7 @@ class Uplink:
         elif topic == consent_topic(self._node):
             self._consents.take_consent(payload)
         elif topic == lease_topic(self._node) and self._consents.take_lease(payload):
+            self._was_answered = True
             self._answered.set()
 
     async def _publish(self, topic: str, payload: bytes, properties: Properties | None = None) -> bool:
@@ -191,7 +198,7 @@ class Uplink:
             while not self._receipts.empty() and len(tokens) <= MAX_RECEIPTS:
                 tokens.append(self._receipts.get_nowait().token)
             await self._publish(receipt_topic(self._node), Envelope(tokens[0], receipts=tuple(tokens[1:])).encode())
-            if self._receipts.empty() and self._has_more():
+            if self._receipts.empty() and self._is_held():
                 self._hurry.set()  # the answer says what has come, and makes room
 
     # -- leases --------------------------------------------------------------------------------------------------
@@ -212,14 +219,15 @@ class Uplink:
 
     async def _ask(self, https: httpx.AsyncClient) -> None:
         """Asks once, on both paths if it must."""
-        nonce = b64(self._randomness(16))
-        count, head = self._anchor()
-        seq = self._consents.seq_on_disk
-        request = LeaseRequest(self._node, nonce, self._boot_id, seq, self._consents.keys_version, count, head)
+        now, nonce = self._clock.now(), b64(self._randomness(16))
+        if self._was_answered:
+            self._told, self._was_answered = self._anchor(), False
+        seq, keys_version = self._consents.seq_on_disk, self._consents.keys_version
+        request = LeaseRequest(self._node, nonce, now.wall_seconds, self._boot_id, seq, keys_version, *self._told)
         token = self._key.sign(LeaseRequest.TYP, request.to_claims())
         payload = Envelope(token, receipts=self._outbox.oldest()).encode()
         self._answered.clear()
-        self._consents.lease.ask(nonce, self._clock.now())
+        self._consents.lease.ask(nonce, now)
         if self._client is not None:
             self._metrics.lease_asked.labels("mqtt").inc()
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -242,7 +250,7 @@ class Uplink:
                     if len(body) > MAX_ENVELOPE:
                         return
             if answer.status_code == httpx.codes.OK:
-                self._consents.take_lease(body)
+                self._was_answered |= self._consents.take_lease(body)
             else:
                 log.warning("no lease over HTTPS: status %d", answer.status_code)
         except httpx.HTTPError as error:

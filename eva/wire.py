@@ -101,11 +101,13 @@ def _tokens(found: Json, most: int) -> tuple[str, ...]:
 class LeaseRequest:
     """A node asks whether its consents still stand. `seq`: all revocations up to it are applied and on disk here.
 
-    `audit_count` and `audit_head` anchor the node's own chain with the provider: a chain cut short is seen there.
+    `issued_at`: Unix seconds on the node's clock. `audit_count` and `audit_head` anchor the node's own chain with the
+    provider: a chain cut short is seen there.
     """
 
     node: str
     nonce: str
+    issued_at: int
     boot_id: str
     seq: int
     keys_version: int
@@ -119,6 +121,7 @@ class LeaseRequest:
             "iss": self.node,
             "aud": PROVIDER,
             "nonce": self.nonce,
+            "iat": self.issued_at,
             "boot_id": self.boot_id,
             "seq": self.seq,
             "keys_version": self.keys_version,
@@ -132,6 +135,7 @@ class LeaseRequest:
         request = cls(
             node=claims.text("iss"),
             nonce=claims.jti("nonce"),
+            issued_at=claims.integer("iat"),
             boot_id=claims.text("boot_id", longest=64),
             seq=claims.integer("seq"),
             keys_version=claims.integer("keys_version"),

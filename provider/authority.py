@@ -14,7 +14,6 @@ from eva.ledger import Reject
 from eva.wire import Event, LeaseRequest, Receipt
 
 ALIVE_MS = 6_000  # a node asks every 2 s: after three asks missed it gets no new consent
-LATELY_MS = 10_000  # MQTT keeps a request for 5 s where a provider is away
 CUT_MS = 1_000  # what a node may take to cut once its lease is too old (design section 6, invariant 1)
 
 
@@ -24,6 +23,8 @@ class Refusal(StrEnum):
     UNKNOWN_NODE = "unknown-node"
     WRONG_NODE = "wrong-node"  # signed by one node, spoken in the name of another
     AHEAD = "ahead"  # the node has applied revocations that this store never made
+    LATE = "late"  # the node has said more since: nobody waits for this answer
+    ROLLED_BACK = "rolled-back"  # the node's state is older than what it signed
     NO_NODE = "no-node"
     TOO_SOON = "too-soon"
     TOO_LONG = "too-long"
@@ -104,24 +105,33 @@ class AnchorVerdict(StrEnum):
 
     FORWARD = "forward"
     SAME = "same"
-    BEHIND = "behind"  # shorter than once: cut back, or an old message brought again
+    LATE = "late"  # shorter, in a message no newer than the newest read: overtaken, or brought again
+    BEHIND = "behind"  # shorter, in the newest message of all: the node's state is an old one
     CONFLICT = "conflict"  # another head at the same count: the node signed both, so nobody else can feign it
 
 
-def judge_anchor(request: LeaseRequest, count: int, head: str, head_then: str | None, *, lately: bool) -> AnchorVerdict:
-    """`count`, `head`: the longest it ever told, 0 and empty before the first. `head_then`: what it once told for this count,
-    `lately` where that was less than LATELY_MS ago: then this is the very message, which another provider was quicker to read.
+ROLLED_BACK = frozenset({AnchorVerdict.BEHIND, AnchorVerdict.CONFLICT})
 
-    A verdict is evidence and no refusal: whoever carries messages can bring an old one again, and to cut a tenant off on
-    such evidence would hand him that power.
+
+def judge_anchor(request: LeaseRequest, count: int, head: str, head_then: str | None, newest: int | None) -> AnchorVerdict:
+    """`count`, `head`: the longest it ever told, 0 and empty before the first. `head_then`: what it once told for this count,
+    None where that is not known. `newest`: the newest `iat` it was read with.
+
+    FORWARD and SAME are answered whatever the `iat`: a clock that was set back says nothing about the state. BEHIND and CONFLICT
+    are refused for good: who carries messages can bring old ones again, but a node's chain only grows, so a shorter one in a
+    message newer than all that were read is none of those (unless it was signed before the node's clock was set back, and kept
+    since). LATE gets neither answer nor blame: a node asks one question after the other, so it waits for this answer no more. An
+    old state whose clock is old too is LATE: no lease either, and what it tells does not grow until it has one (broker.uplink).
     """
     if request.audit_count > count or (head == "" and request.audit_head != ""):
         return AnchorVerdict.FORWARD
-    if head_then is not None and head_then != request.audit_head:
+    known = head if request.audit_count == count else head_then
+    if known is not None and known != request.audit_head:
         return AnchorVerdict.CONFLICT
-    if (request.audit_count, request.audit_head) == (count, head) or (head_then is not None and lately):
+    if request.audit_count == count:
         return AnchorVerdict.SAME
-    return AnchorVerdict.BEHIND
+    # in one second a node asks more than once
+    return AnchorVerdict.BEHIND if newest is None or request.issued_at > newest else AnchorVerdict.LATE
 
 
 @dataclass(frozen=True, slots=True)

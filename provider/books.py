@@ -19,12 +19,12 @@ from eva.members import strict_json
 from eva.resource_id import ResourceId
 from eva.token import Claims, b64, thumbprint, unb64
 from eva.wire import Event, LeaseRequest, Receipt
-from provider.schema import anchors, consents, loads, nodes, receipts, revocations, watermarks
+from provider import statements
+from provider.schema import consents, nodes, revocations, watermarks
 
 QUARTER = 900  # seconds
 CHUNK = 500  # keys in one statement
 UNANSWERED = "unanswered"  # `why` of a renewal that its node never spoke of
-LEAVING = frozenset({"revoked_ms", "ended_ms", "replaced_ms", "moved_ms"})  # any of them set: its node serves it no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,12 @@ class Enrolled:
     behind_ms: int | None
     conflict_ms: int | None
     conflict_count: int | None
+    asked_at: int | None
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether it is refused, until it has another key: its state is older than what it signed."""
+        return self.behind_ms is not None or self.conflict_ms is not None
 
 
 class State(StrEnum):
@@ -89,8 +95,12 @@ class Filed:
 
     def stands(self, now: int) -> bool:
         """Whether its giver may count on it: accepted, and by nothing ended that the provider knows of."""
-        over = (self.revoked_ms, self.ended_ms, self.replaced_ms, self.moved_ms)
-        return self.granted_ms is not None and self.expires_at > now and all(end is None for end in over)
+        return self.granted_ms is not None and self.expires_at > now and self.may_stand
+
+    @property
+    def may_stand(self) -> bool:
+        """Whether nothing that the provider knows of has ended it; its node may have refused it."""
+        return all(end is None for end in (self.revoked_ms, self.ended_ms, self.replaced_ms, self.moved_ms))
 
     def under_way(self, now_ms: int) -> bool:
         """Whether its node may still say yes or no, and somebody waits for that."""
@@ -166,16 +176,19 @@ def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 class Keyring(Mapping[str, Ed25519PublicKey]):
-    """The enrolled nodes' keys by kid, each looked up when it is asked for."""
+    """The enrolled nodes' keys by kid, each looked up when it is first asked for."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._found: dict[str, Ed25519PublicKey] = {}
 
     def __getitem__(self, kid: str) -> Ed25519PublicKey:
-        raw = self._connection.scalar(select(nodes.c.public_key).where(nodes.c.kid == kid))
-        if raw is None:
-            raise KeyError(kid)
-        return Ed25519PublicKey.from_public_bytes(unb64(raw))
+        if kid not in self._found:
+            raw = self._connection.scalar(statements.PUBLIC_KEY, {"kid_": kid})
+            if raw is None:
+                raise KeyError(kid)
+            self._found[kid] = Ed25519PublicKey.from_public_bytes(unb64(raw))
+        return self._found[kid]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._connection.scalars(select(nodes.c.kid)).all())
@@ -189,14 +202,14 @@ class Books:
         self._connection = connection
         self.keyring = Keyring(connection)
 
-    def _first(self, statement: Any) -> RowMapping | None:
-        row: Row[Any] | None = self._connection.execute(statement).first()
+    def _first(self, statement: Any, **compared: int | str) -> RowMapping | None:
+        row: Row[Any] | None = self._connection.execute(statement, compared).first()
         return None if row is None else row._mapping
 
     # nodes
 
     def node(self, name: str) -> Enrolled | None:
-        row = self._first(select(nodes).where(nodes.c.name == name))
+        row = self._first(statements.NODE, name_=name)
         return None if row is None else _enrolled(row)
 
     def node_like(self, name: str) -> Enrolled | None:
@@ -205,11 +218,11 @@ class Books:
         return None if row is None else _enrolled(row)
 
     def node_of_key(self, kid: str) -> Enrolled | None:
-        row = self._first(select(nodes).where(nodes.c.kid == kid))
+        row = self._first(statements.NODE_OF_KEY, kid_=kid)
         return None if row is None else _enrolled(row)
 
     def nodes(self) -> list[Enrolled]:
-        return [_enrolled(row._mapping) for row in self._connection.execute(select(nodes).order_by(nodes.c.name))]
+        return [_enrolled(row._mapping) for row in self._connection.execute(statements.NODES)]
 
     def enrol(self, name: str, key: Ed25519PublicKey, now_ms: int) -> None:
         raw = b64(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
@@ -220,39 +233,33 @@ class Books:
         """A new key is a new node in an old place: it counts its receipts and audit records anew; revocations go on."""
         raw = b64(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
         anew = {"receipts": 0, "applied": 0, "asked_ms": 0, "audit_count": 0, "audit_head": ""}
-        evidence = {"behind_ms": None, "conflict_ms": None, "conflict_count": None}
+        evidence = {"behind_ms": None, "conflict_ms": None, "conflict_count": None, "asked_at": None}
         row = {"kid": thumbprint(key), "public_key": raw, "enrolled_ms": now_ms, **anew, **evidence}
         self._connection.execute(update(nodes).where(nodes.c.name == name).values(row))
 
     def update_node(self, name: str, **columns: int | str | None) -> None:
-        self._connection.execute(update(nodes).where(nodes.c.name == name).values(columns))
+        self._connection.execute(statements.SET_NODE, {**columns, "name_": name})
 
-    def told_of(self, kid: str, count: int) -> tuple[str, int] | None:
-        """The head that the node once told for this count, and when (Unix milliseconds)."""
-        row = self._first(select(anchors.c.head, anchors.c.told_ms).where(anchors.c.kid == kid, anchors.c.count == count))
-        return None if row is None else (row["head"], row["told_ms"])
+    def told_of(self, kid: str, count: int) -> str | None:
+        """The head that the node once told for this count."""
+        return self._connection.scalar(statements.ANCHOR, {"kid_": kid, "count_": count})
 
     def anchor(self, kid: str, request: LeaseRequest, now_ms: int) -> None:
         row = {"kid": kid, "count": request.audit_count, "head": request.audit_head, "told_ms": now_ms}
-        self._connection.execute(insert(anchors).values(row))
+        self._connection.execute(statements.ADD_ANCHOR, row)
 
     def loads(self, now: int) -> dict[str, int]:
         """How many consents each node serves, give or take those that run out in this quarter of an hour.
 
         The cost does not grow with the consents: LEAVING says by what one is counted no more. A node with none may be missing.
         """
-        rows = self._connection.execute(
-            select(loads.c.node, func.sum(loads.c.consents)).where(loads.c.until > now).group_by(loads.c.node)
-        )
-        return {row[0]: int(row[1]) for row in rows}
+        return {row[0]: int(row[1]) for row in self._connection.execute(statements.LOADS, {"now_": now})}
 
     def _count(self, node: str, until: int, by: int) -> bool:
         """Whether there was a row for this quarter of an hour already."""
-        mine = and_(loads.c.node == node, loads.c.until == until)
-        counted = update(loads).where(mine).values(consents=loads.c.consents + by)
-        if self._connection.execute(counted).rowcount > 0:
+        if self._connection.execute(statements.COUNT, {"node_": node, "until_": until, "by_": by}).rowcount > 0:
             return True
-        self._connection.execute(insert(loads).values(node=node, until=until, consents=by))
+        self._connection.execute(statements.ADD_LOAD, {"node": node, "until": until, "consents": by})
         return False
 
     # consents
@@ -270,20 +277,19 @@ class Books:
             "claims": json.dumps(consent.to_claims()),
             "offered_until_ms": offered_until_ms,
         }
-        self._connection.execute(insert(consents).values(row))
+        self._connection.execute(statements.ADD_CONSENT, row)
         if not self._count(consent.node, _quarter(consent.expires_at), +1):
             # once in a quarter of an hour
-            over = and_(loads.c.node == consent.node, loads.c.until <= consent.issued_at)
-            self._connection.execute(delete(loads).where(over))
+            self._connection.execute(statements.DROP_LOADS, {"node_": consent.node, "now_": consent.issued_at})
 
     def consent(self, jti: str) -> Filed | None:
-        row = self._first(select(consents).where(consents.c.jti == jti))
+        row = self._first(statements.CONSENT, jti_=jti)
         return None if row is None else filed_of(row)
 
     def unexpired(self, resource_id: ResourceId, now: int) -> list[Filed]:
         """The VM's consents that have not run out, revoked ones too."""
-        mine = and_(consents.c.resource_key == resource_id.key, consents.c.expires_at > now)
-        return [filed_of(row._mapping) for row in self._connection.execute(select(consents).where(mine))]
+        mine = {"resource_key_": resource_id.key, "now_": now}
+        return [filed_of(row._mapping) for row in self._connection.execute(statements.UNEXPIRED, mine)]
 
     def overdue(self, now_ms: int, most: int) -> list[Filed]:
         """Offers whose giver was never told that they were granted, and never will be."""
@@ -297,16 +303,15 @@ class Books:
         return [filed_of(row._mapping) for row in rows]
 
     def update_consent(self, jti: str, **columns: int | str | None) -> None:
-        if columns.keys() & LEAVING:
-            self.count_out(consents.c.jti == jti)
-        self._connection.execute(update(consents).where(consents.c.jti == jti).values(columns))
+        if columns.keys() & statements.LEAVING:
+            self._count_out(statements.SERVED, jti_=jti)
+        self._connection.execute(statements.SET_CONSENT, {**columns, "jti_": jti})
 
     def cover(self, node: str, resource_id: ResourceId, issued_by: int, now_ms: int) -> None:
         """Marks what a watermark revokes at this node."""
-        under = and_(consents.c.resource_key == resource_id.key, consents.c.issued_at <= issued_by, consents.c.node == node)
-        self.count_out(under)
-        mark = update(consents).where(under, consents.c.revoked_ms.is_(None)).values(revoked_ms=now_ms)
-        self._connection.execute(mark)
+        under: dict[str, int | str] = {"resource_key_": resource_id.key, "issued_by_": issued_by, "node_": node}
+        self._count_out(statements.SERVED_AND_COVERED, **under)
+        self._connection.execute(statements.REVOKE_COVERED, {**under, "now_ms_": now_ms})
 
     def revoke(self, jtis: Sequence[str], now_ms: int) -> None:
         """Marks these consents, as a watermark that covers them was signed."""
@@ -316,17 +321,18 @@ class Books:
             self._connection.execute(update(consents).where(mine, consents.c.revoked_ms.is_(None)).values(revoked_ms=now_ms))
 
     def count_out(self, which: ColumnElement[bool]) -> None:
-        """Counts these consents out, those that are still in: before a column of LEAVING is set."""
-        still = and_(which, *(consents.c[name].is_(None) for name in sorted(LEAVING)))
-        rows = self._connection.execute(select(consents.c.node, consents.c.expires_at).where(still)).all()
+        """Counts these consents out: before a column of LEAVING is set."""
+        self._count_out(select(consents.c.node, consents.c.expires_at).where(which, statements.SERVED_STILL))
+
+    def _count_out(self, still_served: Any, **compared: int | str) -> None:
+        rows = self._connection.execute(still_served, compared).all()
         for (node, until), count in Counter((row.node, _quarter(row.expires_at)) for row in rows).items():
             self._count(node, until, -count)
 
     # revocations
 
     def watermark(self, resource_id: ResourceId) -> int | None:
-        mine = watermarks.c.resource_key == resource_id.key
-        return self._connection.scalar(select(watermarks.c.issued_by).where(mine))
+        return self._connection.scalar(statements.WATERMARK, {"resource_key_": resource_id.key})
 
     def watermarks(self, keys: Sequence[str]) -> dict[str, int]:
         """Those of these resource keys that have one."""
@@ -358,18 +364,16 @@ class Books:
             }
             for revocation, token in items
         ]
-        self._connection.execute(insert(revocations), rows)
+        self._connection.execute(statements.ADD_REVOCATION, rows)
         for node in {revocation.node for revocation, _ in items}:
             self.update_node(node, seq=max(revocation.seq for revocation, _ in items if revocation.node == node))
 
     def revocation(self, node: str, seq: int) -> Notice | None:
-        row = self._first(select(revocations).where(revocations.c.node == node, revocations.c.seq == seq))
+        row = self._first(statements.REVOCATION, node_=node, seq_=seq)
         return None if row is None else notice_of(row)
 
     def revocations_after(self, node: str, seq: int, most: int) -> list[str]:
-        later = and_(revocations.c.node == node, revocations.c.seq > seq)
-        tokens = select(revocations.c.token).where(later).order_by(revocations.c.seq).limit(most)
-        return list(self._connection.scalars(tokens))
+        return list(self._connection.scalars(statements.REVOCATIONS_AFTER, {"node_": node, "seq_": seq, "most_": most}))
 
     def single_revocation(self, node: str, consent: str) -> Notice | None:
         row = self._first(select(revocations).where(revocations.c.node == node, revocations.c.consent == consent))
@@ -402,8 +406,7 @@ class Books:
             }
             for receipt, token in items
         ]
-        self._connection.execute(insert(receipts), rows)
+        self._connection.execute(statements.ADD_RECEIPT, rows)
 
     def receipt_token(self, kid: str, number: int) -> str | None:
-        mine = and_(receipts.c.kid == kid, receipts.c.number == number)
-        return self._connection.scalar(select(receipts.c.token).where(mine))
+        return self._connection.scalar(statements.RECEIPT, {"kid_": kid, "number_": number})

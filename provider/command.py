@@ -6,25 +6,27 @@ keys or store that cannot be worked with.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from eva.token import b64
 from provider.authority import ALIVE_MS
 from provider.books import Books, Enrolled
 from provider.call import call
 from provider.consent_commands import consent
-from provider.desk import enrol
+from provider.desk import Desk, enrol, replace
 from provider.feature_commands import feature
-from provider.host import Commands, now_ms, opened, utc
+from provider.host import BadConfig, Commands, now_ms, opened, utc
 from provider.identity_commands import issuer, roles, token
 from provider.key_commands import keys
-from provider.keys import load_signer, read_public
+from provider.key_sets import KeySets
+from provider.keys import load_signer, read_public, signer_at
 from provider.receipt_commands import verify_receipt_file
 from provider.settings import DEFAULT_PATH, Settings, read
 from provider.store_commands import store
@@ -44,15 +46,21 @@ def cli(context: click.Context, config: Path) -> None:
         # the commands do not wait for the daemon's libraries to load
         from provider import daemon  # noqa: PLC0415 - why: the line above
 
-        asyncio.run(daemon.run(context.obj))
+        daemon.serve(context.obj)
 
 
 @cli.command("check-config")
 @click.pass_obj
 def check_config(settings: Settings) -> None:
-    """Checks settings, keys and store, changing nothing."""
+    """Checks settings, keys, store, TLS files and the key sets of issuers, changing nothing."""
+    # no other command waits for what these files' readers load
+    from provider.inspection import faults  # noqa: PLC0415 - why: the line above
+
     with opened(settings, whole=True) as found:
         signer = load_signer(settings.keys, found)
+        amiss = list(faults(settings))  # as the files' owner
+    if amiss:
+        raise BadConfig("\n".join(amiss))
     click.echo(f"settings, store and key set {signer.version} (signing key {signer.key.kid}) are good")
 
 
@@ -66,14 +74,21 @@ def nodes() -> None:
 @click.option(
     "--key", type=click.Path(path_type=Path), required=True, help="The node's public key (PEM), from eva-broker keygen."
 )
-@click.option("--replace", is_flag=True, help="Bring a new key for an enrolled name; the old key counts for nothing at once.")
+@click.option(
+    "--replace", "anew", is_flag=True, help="A new key for an enrolled name; the old one, and what stands there, ends at once."
+)
 @click.pass_obj
-def nodes_add(settings: Settings, name: str, key: Path, replace: bool) -> None:
+def nodes_add(settings: Settings, name: str, key: Path, anew: bool) -> None:
     """Enrols a node with the key that was brought from it."""
     public = read_public(key)
+    ended = 0
     with opened(settings) as found, found.write() as connection:
-        enrol(Books(connection), name, public, now_ms(), replace=replace)
-    click.echo(f"{name} is enrolled")
+        if anew and Books(connection).node_like(name) is not None:
+            signer = signer_at(settings.keys, KeySets(connection))
+            ended = replace(Desk(connection, signer, now_ms(), lambda: b64(secrets.token_bytes(16))), name, public)
+        else:
+            enrol(Books(connection), name, public, now_ms())
+    click.echo(f"{name} is enrolled" + (f"; {ended} consents that stood there are ended" if ended else ""))
 
 
 @nodes.command("list")
@@ -88,7 +103,7 @@ def nodes_list(settings: Settings, as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        state = "alive" if row["alive"] else "silent"
+        state = "REFUSED" if row["rolled_back"] else "alive" if row["alive"] else "silent"
         asked = utc(int(row["asked_ms"])) if row["asked_ms"] else "never"
         applied = f"revocations {row['applied']}/{row['seq']}"
         click.echo(f"{row['name']}\t{state}\tlast ask {asked}\tconsents {row['consents']}\t{applied}\taudit {row['audit']}")
@@ -97,13 +112,14 @@ def nodes_list(settings: Settings, as_json: bool) -> None:
 def _node_row(node: Enrolled, load: int) -> dict[str, Any]:
     audit = f"{node.audit_count} records"
     if node.conflict_ms is not None:
-        audit = f"CHANGED at record {node.conflict_count}, seen {utc(node.conflict_ms)}"
+        audit = f"ROLLED BACK: another record {node.conflict_count} than before, seen {utc(node.conflict_ms)}; refused since"
     elif node.behind_ms is not None:
-        audit += f", told shorter {utc(node.behind_ms)}: cut back, or an old message came again"
+        audit = f"ROLLED BACK: fewer than {audit}, seen {utc(node.behind_ms)}; refused since"
     return {
         "name": node.name,
         "kid": node.kid,
-        "alive": node.asked_ms > now_ms() - ALIVE_MS,
+        "rolled_back": node.rolled_back,
+        "alive": not node.rolled_back and node.asked_ms > now_ms() - ALIVE_MS,
         "asked_ms": node.asked_ms,
         "consents": load,
         "seq": node.seq,

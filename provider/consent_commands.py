@@ -15,7 +15,7 @@ from provider.books import Books, Filed
 from provider.call import NOT_CONFIRMED, are_confirmed, call, tell_cuts
 from provider.features import FeatureBooks
 from provider.host import Failure, now_ms, opened, utc
-from provider.receipt import document
+from provider.receipt import MAX_TOKENS, document
 from provider.records import Records
 from provider.settings import Settings
 from provider.standing import MOST, Tenure, Visit, standing
@@ -170,6 +170,6 @@ def _visit(tenure: Tenure, visit: Visit) -> str:
 def consent_receipt(settings: Settings, resource_id: ResourceId, consent_id: str | None, output: Path) -> None:
     """Writes the nodes' signed word about a consent, for `verify-receipt`."""
     with opened(settings) as found, found.read() as connection:
-        raw = document(Records(connection), resource_id, consent_id, now_ms())
+        raw = document(Records(connection), resource_id, consent_id, now_ms(), most=MAX_TOKENS)
     output.write_bytes(raw)
     click.echo(f"{output}: {len(raw)} bytes")

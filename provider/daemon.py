@@ -9,6 +9,8 @@ import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import uvloop
+
 from provider.keys import Signers, load_signer
 from provider.local_socket import admin_server, unix_socket
 from provider.meters import Meters
@@ -25,6 +27,11 @@ from provider.store import Store, StoreDown, StoreThread
 RETRY_SECONDS = 2.0
 
 log = logging.getLogger("provider")
+
+
+def serve(settings: Settings) -> None:
+    """As `run`, on a loop of its own."""
+    uvloop.run(run(settings))
 
 
 async def run(settings: Settings) -> None:

@@ -79,6 +79,10 @@ class Desk:
     def offer(self, ask: Ask, answer_ms: int, tried: Collection[str] = ()) -> Offer:
         """A new consent, signed for a node that has `answer_ms` to accept it before the sweep takes it back."""
         self.check_feature(ask.resource_id)
+        return self.offer_allowed(ask, answer_ms, tried)
+
+    def offer_allowed(self, ask: Ask, answer_ms: int, tried: Collection[str] = ()) -> Offer:
+        """The same where this very transaction has checked the feature."""
         nodes = [self._named(ask.node)] if ask.node is not None else self.nodes_for(tried)
         return self.place(nodes, self.terms(ask), None, answer_ms, How.FRESH)
 
@@ -112,7 +116,8 @@ class Desk:
     def nodes_for(self, tried: Collection[str]) -> list[str]:
         """Who may be offered a consent, the best first. Raises Refused, also where all who are alive were tried."""
         loads = self.books.loads(self.now)
-        candidates = [Candidate(one.name, one.asked_ms, loads.get(one.name, 0)) for one in self.books.nodes()]
+        nodes = [one for one in self.books.nodes() if not one.rolled_back]
+        candidates = [Candidate(one.name, one.asked_ms, loads.get(one.name, 0)) for one in nodes]
         left = [name for name in ranked(candidates, self.now_ms) if name not in tried]
         if not left:
             raise Refused(Refusal.NO_NODE, "every node that is alive was asked")
@@ -273,17 +278,40 @@ class Desk:
         return [Notice(one.node, one.seq, one.jti, one.consent, self.now_ms, token, None, None, None) for one, token in signed]
 
 
-def enrol(books: Books, name: str, key: Ed25519PublicKey, now_ms: int, *, replace: bool) -> None:
-    """A node with the key that was brought out of band. Raises Refused where name or key is taken."""
+def enrol(books: Books, name: str, key: Ed25519PublicKey, now_ms: int) -> None:
+    """A new node with the key that was brought out of band. Raises Refused where name or key is taken."""
+    _check_free(books, key)
     if not is_node_name(name):
         raise Refused(Refusal.BAD_NAME, f"{name!r} is no host name")
+    if (there := books.node_like(name)) is not None:
+        why = f"{there.name} is enrolled already: --replace brings a new key, and ends the old one with what stands there"
+        raise Refused(Refusal.ENROLLED, why)
+    books.enrol(name, key, now_ms)
+
+
+def replace(desk: Desk, name: str, key: Ed25519PublicKey) -> int:
+    """Another key for an enrolled name: a new node in an old place. Gives how many consents stood there and are ended.
+
+    Every unexpired token for the name is revoked, also what the old node ended by itself: the new one has no memory of how they
+    ended, and whoever carries messages could bring them to it. Raises Refused.
+    """
+    _check_free(desk.books, key)
+    there = desk.books.node_like(name)
+    if there is None:
+        raise Refused(Refusal.UNKNOWN_NODE, f"no node {name} is enrolled")
+    open_still = [one for one in desk.records.unrevoked_at(there.name, desk.now) if desk.books.covering(one) is None]
+    served = [one.jti for one in open_still if one.may_stand]
+    revocations = [
+        Revocation(desk.new_jti(), one.node, seq, desk.now, Ending.CONSENT_REVOKED, one.expires_at, one.jti)
+        for seq, one in enumerate(open_still, there.seq + 1)
+    ]
+    desk.books.revoke(served, desk.now_ms)
+    desk.file(revocations)
+    desk.books.replace_key(there.name, key, desk.now_ms)
+    return len({one.cid for one in open_still if one.stands(desk.now)})
+
+
+def _check_free(books: Books, key: Ed25519PublicKey) -> None:
     owner = books.node_of_key(thumbprint(key))
     if owner is not None:
         raise Refused(Refusal.ENROLLED, f"this key is {owner.name}'s already")
-    there = books.node_like(name)
-    if there is None:
-        books.enrol(name, key, now_ms)
-    elif replace:
-        books.replace_key(there.name, key, now_ms)
-    else:
-        raise Refused(Refusal.ENROLLED, f"{there.name} is enrolled already: --replace brings a new key, and ends the old one")

@@ -39,7 +39,7 @@ def enable(desk: Desk, ask: Ask, answer_ms: int, tried: Collection[str] = ()) ->
     homeless = _newest([one for one in tokens if one.homeless(desk.now)])
     if homeless is not None:
         return _homecoming(desk, ask, homeless.consent(), answer_ms, tried)
-    return desk.offer(ask, answer_ms, tried)
+    return desk.offer_allowed(ask, answer_ms, tried)
 
 
 def _newest(tokens: list[Filed]) -> Filed | None:

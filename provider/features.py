@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 
+from provider import statements
 from provider.schema import feature_subscriptions, features
 
 FEATURE = "Microsoft.Compute.EmergencyVMAccess"
@@ -54,7 +55,7 @@ class FeatureBooks:
         self._connection = connection
 
     def state(self) -> GlobalState:
-        found = self._connection.scalar(select(features.c.state).where(features.c.name == FEATURE))
+        found = self._connection.scalar(statements.STATE, {"name_": FEATURE})
         return GlobalState.TENANT_SUBSCRIPTION_LEVEL if found is None else GlobalState(found)
 
     def set_state(self, state: GlobalState) -> None:
@@ -71,9 +72,8 @@ class FeatureBooks:
         return Feature(FEATURE, self.state(), tuple(Listed(row.spelled, row.enabled_ms, row.enabled_by) for row in rows))
 
     def allows(self, subscription: str) -> bool:
-        mine = _listed(subscription)
-        listed = self._connection.scalar(select(feature_subscriptions.c.subscription).where(mine)) is not None
-        return allows(self.state(), listed)
+        mine = {"feature_": FEATURE, "subscription_": subscription.lower()}
+        return allows(self.state(), self._connection.scalar(statements.LISTED, mine) is not None)
 
     def enable(self, subscription: str, by: str, now_ms: int) -> None:
         """Lists it; one that is listed stays as it is."""

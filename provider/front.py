@@ -18,6 +18,7 @@ from provider.meters import Meters
 from provider.store import StoreDown
 from provider.uri import Template, folded, segments, template
 
+MAX_QUERY = 2048
 AT_ONCE = 128  # requests under way at one endpoint; more are told to come again
 
 log = logging.getLogger("provider.rest")
@@ -48,6 +49,11 @@ class Front:
             await send(message)
 
         try:
+            if "content-length" in headers and "transfer-encoding" in headers:
+                # RFC 9112 6.3: two programs that believe one of them each see different requests behind it
+                raise ArmError(400, "BadRequest", "The request has both a length and a coding.", headers={"connection": "close"})
+            if len(scope["query_string"]) > MAX_QUERY:
+                raise ArmError(400, "InvalidRequestUri", f"The query is longer than {MAX_QUERY} characters.")
             scope["path"] = folded(segments(scope["raw_path"]), self._templates)
             await self._bounded(scope, receive, answer)
         except ArmError as error:

@@ -6,7 +6,7 @@ Errors: Refused (provider.authority) and BadToken (eva.token); either undoes the
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from eva.consent import MAX_SECONDS, PROVIDER
@@ -14,7 +14,7 @@ from eva.ending import Ending
 from eva.token import BadToken, Fault, Typ, verify
 from eva.whereabouts import Query
 from eva.wire import MAX_REVOCATIONS, Envelope, Event, Lease, LeaseRequest, Receipt
-from provider.authority import LATELY_MS, AnchorVerdict, RecentNonces, Refusal, Refused, confirms, judge_anchor, taken
+from provider.authority import ROLLED_BACK, AnchorVerdict, RecentNonces, Refusal, Refused, confirms, judge_anchor, taken
 from provider.books import Enrolled, Filed, Notice
 from provider.desk import Desk
 
@@ -63,17 +63,37 @@ class Answered:
 
     node: str
     payload: bytes
-    verdict: AnchorVerdict
     taken: Taken = field(default_factory=Taken)
     lost: Numbers | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """No answer, and none from now on, which must be on disk before it is refused. `count`: told now, `told` before."""
+
+    node: str
+    verdict: AnchorVerdict
+    count: int
+    told: int
+
+    def refused(self) -> Refused:
+        return _rolled_back(self.node)
+
+
+def _rolled_back(node: str) -> Refused:
+    why = f"the state of {node} is older than what it signed: make it a new node (`nodes list`, docs/operations.md)"
+    return Refused(Refusal.ROLLED_BACK, why)
+
+
 class Intake:
-    def __init__(self, desk: Desk) -> None:
+    """`awaited`: offers whose callers wait in this process, to be told as soon as this transaction is on disk."""
+
+    def __init__(self, desk: Desk, awaited: Container[str] = ()) -> None:
         self._desk = desk
+        self._awaited = awaited
         self._books = desk.books
 
-    def answer_lease(self, envelope: Envelope, spoken_as: str | None, nonces: RecentNonces) -> Answered:
+    def answer_lease(self, envelope: Envelope, spoken_as: str | None, nonces: RecentNonces) -> Answered | RolledBack:
         """`spoken_as`: the node that the topic names; None where the way names none (HTTPS)."""
         claims = verify(envelope.token, Typ.LEASE_REQUEST, self._books.keyring, PROVIDER)
         request = LeaseRequest.from_claims(claims)
@@ -81,13 +101,18 @@ class Intake:
         if request.seq > node.seq:
             missed = self._missed(node, envelope.receipts)
             raise Ahead(Numbers(node.name, request.seq, max(missed, node.receipts)), node.seq)
+        verdict = self._judge(node, request)
+        if verdict in ROLLED_BACK:
+            return self._refuse_from_now_on(node, request, verdict)
+        if verdict is AnchorVerdict.LATE:
+            raise Refused(Refusal.LATE, f"{node.name} has told {node.audit_count} records since, here {request.audit_count}")
         came = self._take(node, envelope.receipts)
         lost = None
         if envelope.receipts and not came.receipts and (missed := self._missed(node, envelope.receipts)) > node.receipts:
             # a node sends all that no lease said we have, the oldest first: what is before it, a store once had
             lost = Numbers(node.name, request.seq, missed)
-        first = nonces.first_time(node.kid, request.nonce)
-        verdict = self._note(node, request) if first else AnchorVerdict.SAME
+        if nonces.first_time(node.kid, request.nonce):
+            self._note(node, request, verdict)
         node = self._books.node(node.name) or node
         lease = Lease(node.name, request.nonce, node.seq, node.receipts, self._desk.now)
         signer = self._desk.signer
@@ -96,13 +121,16 @@ class Intake:
             keys=signer.key_set if request.keys_version < signer.version else None,
             revocations=tuple(self._books.revocations_after(node.name, request.seq, MAX_REVOCATIONS)),
         )
-        return Answered(node.name, answer.encode(), verdict, came, lost)
+        return Answered(node.name, answer.encode(), came, lost)
 
     def take_receipt(self, envelope: Envelope, spoken_as: str) -> Taken:
         """A receipt that came by itself."""
         node = self._books.node(spoken_as)
         if node is None:
             raise Refused(Refusal.UNKNOWN_NODE, spoken_as)
+        if node.rolled_back:
+            # its numbers began again: none of its words can be put after the others
+            raise _rolled_back(node.name)
         return self._take(node, (envelope.token, *envelope.receipts))
 
     def whereabouts(self, envelope: Envelope) -> str | None:
@@ -129,6 +157,8 @@ class Intake:
             raise Refused(Refusal.UNKNOWN_NODE, name)
         if node.name != name or (spoken_as is not None and spoken_as != name):
             raise Refused(Refusal.WRONG_NODE, f"the key of {node.name} speaks as {name} at {spoken_as or 'HTTPS'}")
+        if node.rolled_back:
+            raise _rolled_back(node.name)
         return node
 
     def _missed(self, node: Enrolled, tokens: Sequence[str]) -> int:
@@ -141,21 +171,27 @@ class Intake:
                 log.warning("a receipt of %s is not read: %s", node.name, error)
         return min(numbers, default=1) - 1
 
-    def _note(self, node: Enrolled, request: LeaseRequest) -> AnchorVerdict:
+    def _judge(self, node: Enrolled, request: LeaseRequest) -> AnchorVerdict:
+        then = self._books.told_of(node.kid, request.audit_count) if request.audit_count < node.audit_count else None
+        return judge_anchor(request, node.audit_count, node.audit_head, then, node.asked_at)
+
+    def _note(self, node: Enrolled, request: LeaseRequest, verdict: AnchorVerdict) -> None:
         """Puts the ask on disk before its answer leaves: another provider must not think the node lost while it holds a lease."""
         now_ms = self._desk.now_ms
-        then, told_ms = self._books.told_of(node.kid, request.audit_count) or (None, 0)
-        verdict = judge_anchor(request, node.audit_count, node.audit_head, then, lately=told_ms > now_ms - LATELY_MS)
         columns: dict[str, int | str | None] = {"asked_ms": max(now_ms, node.asked_ms), "applied": request.seq}
+        columns |= {"asked_at": max(request.issued_at, node.asked_at or 0)}
         if verdict is AnchorVerdict.FORWARD:
             self._books.anchor(node.kid, request, now_ms)
             columns |= {"audit_count": request.audit_count, "audit_head": request.audit_head}
-        elif verdict is AnchorVerdict.BEHIND:
-            columns |= {"behind_ms": now_ms}
-        elif verdict is AnchorVerdict.CONFLICT and node.conflict_ms is None:
-            columns |= {"conflict_ms": now_ms, "conflict_count": request.audit_count}
         self._books.update_node(node.name, **columns)
-        return verdict
+
+    def _refuse_from_now_on(self, node: Enrolled, request: LeaseRequest, verdict: AnchorVerdict) -> RolledBack:
+        """It counts as silent from its last answer on, so that what it served moves as from a node that is lost."""
+        if verdict is AnchorVerdict.CONFLICT:
+            self._books.update_node(node.name, conflict_ms=self._desk.now_ms, conflict_count=request.audit_count)
+        else:
+            self._books.update_node(node.name, behind_ms=self._desk.now_ms)
+        return RolledBack(node.name, verdict, request.audit_count, node.audit_count)
 
     # receipts
 
@@ -213,8 +249,8 @@ class Intake:
     def _answered(self, receipt: Receipt, filed: Filed) -> None:
         said = {"answer": str(receipt.event), "uuid": receipt.fact("uuid"), "why": receipt.fact("why")}
         self._books.update_consent(filed.jti, answered_ms=receipt.at_ms, **said)
-        if receipt.event is Event.ACCEPTED and filed.jti != filed.cid:
-            # a renewal or a move: the giver has the consent, so nobody need be told before it counts
+        if receipt.event is Event.ACCEPTED and (filed.jti != filed.cid or filed.jti in self._awaited):
+            # of a renewal or a move the giver has the consent, so nobody need be told before it counts
             self._desk.acknowledge(filed.jti)
 
     def _deleted(self, receipt: Receipt, filed: Filed | None, mine: Filed | None, notices: list[Notice]) -> None:

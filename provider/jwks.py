@@ -142,7 +142,7 @@ class Keys:
 
     async def _read(self) -> bytes:
         if self._issuer.jwks_file is not None:
-            return await asyncio.to_thread(_read_file, self._issuer.jwks_file)
+            return await asyncio.to_thread(read_bounded, self._issuer.jwks_file)
         verify = ssl.create_default_context(cafile=self._issuer.jwks_ca)
         # neither proxies of the environment nor redirects: this URL, and nobody between
         async with (
@@ -159,7 +159,8 @@ class Keys:
             return bytes(body)
 
 
-def _read_file(path: Path) -> bytes:
+def read_bounded(path: Path) -> bytes:
+    """A key set's file. Raises OSError, ValueError for one that is too long."""
     with path.open("rb") as file:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:

@@ -17,6 +17,7 @@ from eva.token import MAX_BYTES, BadToken, Claims, SigningKey, Typ, thumbprint, 
 from eva.wire import NODES, KeySet
 from provider.books import Books
 from provider.schema import consents, key_sets
+from provider.statements import VERSION
 
 MAX_KEYS = 8  # of a set: it travels with every letter
 MAX_FILE = 16_384  # bytes
@@ -146,7 +147,7 @@ class KeySets:
 
     def version(self) -> int:
         """Of the newest; 0 where there is none."""
-        return self._connection.scalar(select(func.max(key_sets.c.version))) or 0
+        return self._connection.scalar(VERSION) or 0
 
     def file(self, found: Filed) -> None:
         row = {"version": found.version, "token": found.token, "signing_kid": found.signing_kid, "made_ms": found.made_ms}

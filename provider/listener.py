@@ -35,10 +35,26 @@ class PatientProtocol(H11Protocol):
     tests/test_provider_listener.py holds what is leaned on."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
+        self._make_room()
         self._await_head()
+
+    def _make_room(self) -> None:
+        """Who has asked for nothing for the longest time goes: connections that lie idle keep nobody out."""
+        if len(self.connections) > CONNECTIONS:
+            idle = [one for one in self.connections if isinstance(one, PatientProtocol) and one.is_idle]
+            longest = min(idle, key=lambda one: one._idle_since, default=self)
+            self.connections.discard(longest)  # connection_lost comes later, and more connections before it
+            longest.transport.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -46,6 +62,7 @@ class PatientProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._idle_since = self.loop.time()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -68,9 +85,14 @@ class PatientProtocol(H11Protocol):
             self._head_timer = None
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's is plain text; ARM's clients read JSON
-        headers = [("content-type", "application/json; charset=utf-8"), ("connection", "close")]
-        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=_BAD_HTTP.body()), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        cycle = self.cycle  # the request whose content is no HTTP, or None: its own answer would be a second one
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = [("content-type", "application/json; charset=utf-8"), ("connection", "close")]
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=_BAD_HTTP.body()), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
 
@@ -88,7 +110,6 @@ class ApiServer(Server):
             server_header=False,
             proxy_headers=False,
             h11_max_incomplete_event_size=MAX_HEAD,
-            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=2,
             ssl_certfile=listener.certificate,

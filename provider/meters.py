@@ -22,11 +22,6 @@ class Meters:
         self.conflicts = Counter(
             "eva_provider_conflicts", "Two signed words of one node that cannot both be true", ["about"], registry=self.registry
         )
-        self.anchors_behind = Counter(
-            "eva_provider_anchors_behind",
-            "Audit anchors behind an earlier one: cut back, or an old message",
-            registry=self.registry,
-        )
         self.grants = Counter("eva_provider_grants", "Grants by outcome", ["outcome"], registry=self.registry)
         self.revocations = Counter(
             "eva_provider_revocations", "Revocations published (leases carry them all the same)", registry=self.registry

@@ -16,6 +16,7 @@ from provider.shapes import ErrorAnswer
 Document = dict[str, Any]  # JSON whose only reader is OpenAPI's
 
 GUID = "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
+EXAMPLE = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
 _GUID: Document = {"type": "string", "pattern": GUID}
 _OPERATOR: Document = {"type": "string", "pattern": "^(account|group):[A-Za-z0-9._@+-]{1,64}$"}
 _NAMES = "Names of properties compare without regard to case."
@@ -48,11 +49,12 @@ def _or_null(schema: Document) -> Document:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _body(properties: Document, required: Sequence[str] = ()) -> Document:
+def _body(properties: Document, required: Sequence[str] = (), example: Document | None = None) -> Document:
     schema: Document = {"type": "object", "additionalProperties": False, "description": _NAMES, "properties": properties}
     if required:
         schema["required"] = list(required)
-    return {"required": bool(required), "content": {"application/json": {"schema": schema}}}
+    content: Document = {"schema": schema} if example is None else {"schema": schema, "example": example}
+    return {"required": bool(required), "content": {"application/json": content}}
 
 
 ENABLE_BODY = _body(
@@ -63,22 +65,26 @@ ENABLE_BODY = _body(
         "durationInSeconds": _or_null({"type": "integer", "minimum": 1, "maximum": MAX_SECONDS, "default": MAX_SECONDS}),
         "reason": _or_null({"type": "string", "maxLength": MAX_REASON, "pattern": "^[ -~]*$"}),
         "renew": _or_null({"type": "boolean", "default": False}),
-    }
+    },
+    example={"kinds": ["serial"], "access": "keyboard", "durationInSeconds": 3600, "reason": "ssh does not answer"},
 )
 NO_BODY = _body({})
-SUBSCRIPTION_BODY = _body({"tenantSubscriptionId": _GUID}, ["tenantSubscriptionId"])
+SUBSCRIPTION_BODY = _body({"tenantSubscriptionId": _GUID}, ["tenantSubscriptionId"], {"tenantSubscriptionId": EXAMPLE})
 GLOBAL_BODY = _body(
     {"globalFeatureState": {"type": "string", "enum": [str(state) for state in GlobalState]}}, ["globalFeatureState"]
 )
 
 
-def parameter(name: str, schema: Document, where: str = "path", description: str = "") -> Document:
-    return {"name": name, "in": where, "required": where == "path", "schema": schema, "description": description}
+def parameter(name: str, schema: Document, where: str = "path", description: str = "", example: str = "") -> Document:
+    found = {"name": name, "in": where, "required": where == "path", "schema": schema, "description": description}
+    return found | ({"example": example} if example else {})
 
 
-SUBSCRIPTION = parameter("subscriptionId", _GUID)
-GROUP = parameter("resourceGroupName", {"type": "string", "pattern": "^[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]$"})
-MACHINE = parameter("vmName", {"type": "string", "pattern": "^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?$"})
+_GROUP: Document = {"type": "string", "pattern": "^[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]$"}
+_MACHINE: Document = {"type": "string", "pattern": "^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?$"}
+SUBSCRIPTION = parameter("subscriptionId", _GUID, example=EXAMPLE)
+GROUP = parameter("resourceGroupName", _GROUP, example="rg1")
+MACHINE = parameter("vmName", _MACHINE, example="vm1")
 FEATURE_NAME = parameter("featureName", {"type": "string", "enum": [FEATURE]})
 
 

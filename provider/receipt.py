@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -24,10 +24,11 @@ from eva.resource_id import BadResourceId, ResourceId
 from eva.token import BadToken, Typ, is_jti, verify
 from eva.wire import Event, Receipt
 from provider.authority import Refusal, Refused
-from provider.records import Records
+from provider.records import Mark, Records
 
 VERSION = 1
-MAX_TOKENS = 20_000
+PAGE = 512  # tokens in one answer: a consent's sessions seldom need a second one, and it is 2 MiB at most
+MAX_TOKENS = 20_000  # in a file
 MAX_BYTES = (MAX_TOKENS + 1) * 4096
 LATE_MS = 60_000  # after a consent's expiry: by then its end is recorded, unless the node is gone
 
@@ -39,8 +40,10 @@ class BadReceipt(Exception):
         super().__init__(f"token {place}: {why}" if place else why)
 
 
-def document(records: Records, resource_id: ResourceId, consent_id: str | None, now_ms: int) -> bytes:
-    """The receipt of this consent for this VM, None for the newest. Raises Refused."""
+def document(
+    records: Records, resource_id: ResourceId, consent_id: str | None, now_ms: int, after: Mark | None = None, most: int = PAGE
+) -> bytes:
+    """The receipt of this consent for this VM, None for the newest; `after`: the page that follows. Raises Refused."""
     if consent_id is None:
         newest = records.newest_of(resource_id, 1)
         consent_id = newest[0].cid if newest else ""
@@ -48,14 +51,18 @@ def document(records: Records, resource_id: ResourceId, consent_id: str | None, 
     if not tokens or tokens[0].resource_key != resource_id.key:
         raise Refused(Refusal.NO_CONSENT, "no consent for this virtual machine has this id")
     abouts = {consent_id, *(one.jti for one in tokens), *(one.jti for one in records.revocations_of(tokens))}
-    said = records.receipt_tokens(sorted(abouts), MAX_TOKENS)
+    said = records.said(sorted(abouts), after, most + 1)
     body: dict[str, Json] = {
         "eva_receipt": VERSION,
         "consent_id": consent_id,
         "resource_id": str(tokens[0].consent().resource_id),
         "made_at_ms": now_ms,
-        "tokens": said,
+        "tokens": [one.token for one in said[:most]],
     }
+    if after is not None:
+        body["after"] = str(after)
+    if len(said) > most:
+        body["next"] = str(said[most - 1].mark)
     return json.dumps(body, indent=1).encode() + b"\n"
 
 
@@ -71,14 +78,18 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
+    """`after`, `next`: empty where no page is before it, or follows."""
+
     consent_id: str
     resource_id: ResourceId
     tokens: tuple[str, ...]
+    after: str
+    next: str
 
 
-def verify_receipt(raw: bytes, keys: Mapping[str, Ed25519PublicKey], now_ms: int) -> Proof:
-    """What the document shows, given the nodes' public keys by kid. Raises BadReceipt."""
-    found = _parse(raw)
+def verify_receipt(pages: Sequence[bytes], keys: Mapping[str, Ed25519PublicKey], now_ms: int) -> Proof:
+    """What the document shows, given its pages in order and the nodes' public keys by kid. Raises BadReceipt."""
+    found = _joined([_parse(raw) for raw in pages])
     by_key: dict[str, list[tuple[int, Receipt]]] = {}
     for place, token in enumerate(found.tokens, start=1):
         kid, receipt = _receipt(place, token, keys)
@@ -97,6 +108,8 @@ def verify_receipt(raw: bytes, keys: Mapping[str, Ed25519PublicKey], now_ms: int
             open_at.append(f"{node}: {why}")
     if not by_key:
         open_at.append("no node has said anything about it")
+    if found.next:
+        open_at.append(f"a page follows that is not here: $skipToken={found.next}")
     return Proof(found.consent_id, found.resource_id, not open_at, (*lines, *open_at))
 
 
@@ -106,6 +119,7 @@ def _parse(raw: bytes) -> _Document:
     try:
         body = strict_json(raw)
         tokens = body.pop("tokens", None)
+        after, following = (str(Mark.parse(str(body.pop(name)))) if name in body else "" for name in ("after", "next"))
         members = Members(body)
         if members.integer("eva_receipt") != VERSION:
             raise BadReceipt(0, f"of another version than {VERSION}")
@@ -119,7 +133,21 @@ def _parse(raw: bytes) -> _Document:
     texts = tuple(token for token in tokens if isinstance(token, str))
     if len(texts) != len(tokens):
         raise BadReceipt(0, "no receipt: a token is no text")
-    return _Document(consent_id, resource_id, texts)
+    return _Document(consent_id, resource_id, texts, after, following)
+
+
+def _joined(pages: Sequence[_Document]) -> _Document:
+    """The document that these are the pages of, each following the one before."""
+    whole = pages[0]
+    if whole.after:
+        raise BadReceipt(0, f"the pages before the one that follows {whole.after} are missing")
+    for number, page in enumerate(pages[1:], start=2):
+        if (page.consent_id, page.resource_id) != (whole.consent_id, whole.resource_id):
+            raise BadReceipt(0, f"page {number} is of another consent")
+        if not whole.next or page.after != whole.next:
+            raise BadReceipt(0, f"page {number} does not follow the one before it")
+        whole = replace(page, tokens=whole.tokens + page.tokens, after="")
+    return whole
 
 
 def _receipt(place: int, token: str, keys: Mapping[str, Ed25519PublicKey]) -> tuple[str, Receipt]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
@@ -10,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from eva.resource_id import ResourceId
 from eva.wire import Event
+from provider import statements
 from provider.books import Filed, Notice, filed_of, notice_of
 from provider.schema import consents, receipts, revocations
 
@@ -25,6 +28,35 @@ _STANDS = and_(
 _HOMELESS = and_(consents.c.moved_ms.is_not(None), consents.c.replaced_ms.is_(None), consents.c.ended_ms.is_(None))
 _SAID = (receipts.c.kid, receipts.c.number)
 
+_MARK = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{1,15})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place among what nodes said: the key, and the number that it gave."""
+
+    kid: str
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> Mark:
+        """Raises ValueError."""
+        found = _MARK.fullmatch(text)
+        if found is None:
+            raise ValueError("a mark is a kid, a full stop and a number")
+        return cls(found[1], int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.kid}.{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A node's receipt, as it signed it."""
+
+    mark: Mark
+    token: str
+
 
 class Records:
     """In one transaction; reads only."""
@@ -38,7 +70,7 @@ class Records:
 
     def tokens_of(self, cid: str) -> list[Filed]:
         """A consent's tokens, the oldest first."""
-        return self._filed(consents.c.cid == cid)
+        return [filed_of(row._mapping) for row in self._connection.execute(statements.TOKENS_OF, {"cid_": cid})]
 
     def newest_of(self, resource_id: ResourceId, most: int) -> list[Filed]:
         """The VM's newest tokens, the newest first."""
@@ -54,6 +86,10 @@ class Records:
             rows = select(consents).where(mine).order_by(consents.c.expires_at).limit(most - len(found))
             found += [filed_of(row._mapping) for row in self._connection.execute(rows)]
         return found
+
+    def unrevoked_at(self, node: str, now: int) -> list[Filed]:
+        """Every unexpired token for this node that is not revoked, also those that are over otherwise."""
+        return self._filed(and_(consents.c.node == node, consents.c.expires_at > now, consents.c.revoked_ms.is_(None)))
 
     def homeless(self, now: int, most: int, after: str = "") -> list[Filed]:
         """Tokens whose node was lost, and whose consent no other node has yet; those with a jti past `after`, by jti."""
@@ -92,10 +128,14 @@ class Records:
                 found += [notice_of(row._mapping) for row in self._connection.execute(select(revocations).where(which))]
         return found
 
-    def receipt_tokens(self, abouts: Collection[str], most: int) -> list[str]:
+    def said(self, abouts: Collection[str], after: Mark | None, most: int) -> list[Said]:
         """What nodes said about these consents, tokens and revocations, by key and in the order of each one's numbers."""
-        mine = receipts.c.about.in_(abouts)
-        return list(self._connection.scalars(select(receipts.c.token).where(mine).order_by(*_SAID).limit(most)))
+        mine: ColumnElement[bool] = receipts.c.about.in_(abouts)
+        if after is not None:
+            later = and_(receipts.c.kid == after.kid, receipts.c.number > after.number)
+            mine = and_(mine, or_(receipts.c.kid > after.kid, later))
+        rows = select(*_SAID, receipts.c.token).where(mine).order_by(*_SAID).limit(most)
+        return [Said(Mark(kid, number), token) for kid, number, token in self._connection.execute(rows)]
 
     def newest_recorded(self, cid: str, most: int) -> list[str]:
         """The newest receipts that tell a record of this consent, by key and number."""

@@ -26,7 +26,7 @@ from provider.desk import Desk, Offer
 from provider.disabling import disable_subscription, set_global_state
 from provider.enabling import UnderWay, enable
 from provider.features import Feature, FeatureBooks, GlobalState
-from provider.intake import Ahead, Answered, Intake, Numbers, Taken
+from provider.intake import Ahead, Answered, Intake, Numbers, RolledBack, Taken
 from provider.key_sets import KeySets
 from provider.keys import Signers
 from provider.letters import Cut, Letters, Post, Undelivered
@@ -34,7 +34,7 @@ from provider.loss import Hearing, Moves, is_work, lost_nodes, move
 from provider.meters import Meters
 from provider.pruning import prune_anchors
 from provider.receipt import document
-from provider.records import Records
+from provider.records import Mark, Records
 from provider.settings import Limits
 from provider.standing import MOST, Standing, standing
 from provider.store import StoreDown, StoreThread
@@ -64,6 +64,7 @@ class Registrar:
         self._nonces = RecentNonces()
         self._waits = Waits()
         self._letters = Letters(post, signers, self._waits, meters, limits.cut_seconds)
+        self._offered_here: set[str] = set()  # the jtis of offers whose callers wait in this process
         self._ahead: dict[str, Numbers] = {}  # by enrolled node, what only `repair` mends
         self._answer_ms = limits.receipt_seconds * 1000 + SWEEP_MARGIN_MS
 
@@ -84,18 +85,16 @@ class Registrar:
         began = time.monotonic()
         envelope = self._decoded(raw)
         try:
-            answer = await self._decide(lambda desk: Intake(desk).answer_lease(envelope, spoken_as, self._nonces))
+            answer = await self._decide(lambda desk: self._intake(desk).answer_lease(envelope, spoken_as, self._nonces))
         except Ahead as ahead:
             self._ahead[ahead.numbers.node] = ahead.numbers
             raise
+        if isinstance(answer, RolledBack):
+            self._announce_rollback(answer)
+            with _Counting(self._meters):
+                raise answer.refused()
         self._meters.lease_seconds.observe(time.monotonic() - began)
         self._meters.leases.labels(way).inc()
-        if answer.verdict is AnchorVerdict.BEHIND:
-            log.warning("%s tells a shorter audit chain than before, or an old message of it came again", answer.node)
-            self._meters.anchors_behind.inc()
-        elif answer.verdict is AnchorVerdict.CONFLICT:
-            log.error("%s signed two heads for one count of its audit chain: its records were changed", answer.node)
-            self._meters.conflicts.labels("anchor").inc()
         if answer.lost is not None and self._ahead.get(answer.node) != answer.lost:
             self._ahead[answer.node] = answer.lost
             log.error("this store lacks receipts of %s up to %d: see `nodes repair`", answer.node, answer.lost.receipts)
@@ -103,10 +102,19 @@ class Registrar:
         # the lease carries the revocations that its own receipts brought about: no letter is needed
         return answer
 
+    def _announce_rollback(self, found: RolledBack) -> None:
+        if found.verdict is AnchorVerdict.CONFLICT:
+            self._meters.conflicts.labels("anchor").inc()
+        log.error(
+            "%s is refused from now on: it tells %d audit records after it told %d, or others than then, so that what it ended "
+            "might stand again. Keep its disk, and make it a new node: docs/operations.md, EvaNodeRolledBack",
+            *(found.node, found.count, found.told),
+        )
+
     async def take_receipt(self, raw: bytes, spoken_as: str) -> None:
         """Raises Refused, BadToken."""
         envelope = self._decoded(raw)
-        came = await self._decide(lambda desk: Intake(desk).take_receipt(envelope, spoken_as))
+        came = await self._decide(lambda desk: self._intake(desk).take_receipt(envelope, spoken_as))
         self._announce(came)
         await self._letters.hint(came.notices)
 
@@ -114,6 +122,9 @@ class Registrar:
         """The node that serves the virtual machine which a node asks after. Raises Refused, BadToken."""
         envelope = self._decoded(raw)
         return await self._decide(lambda desk: Intake(desk).whereabouts(envelope))
+
+    def _intake(self, desk: Desk) -> Intake:
+        return Intake(desk, self._offered_here)
 
     def _decoded(self, raw: bytes) -> Envelope:
         with _Counting(self._meters):
@@ -172,23 +183,37 @@ class Registrar:
         log.info("consent %s offered to %s until %d", consent.cid, consent.node, consent.expires_at)
         left = max(0.0, deadline - asyncio.get_running_loop().time()) / (offer.others + 1)
         why = "no answer"
-        with self._waits.on(consent.jti) as wait:
-            try:
-                async with asyncio.timeout(left):
-                    # a little less than the whole wait, so that what failed can be told apart
-                    await self._letters.send_offer(offer, 0.9 * left)
-                    while (filed := await self._token(consent.jti)) is None or filed.answer is None:
-                        await wait.pause()
-            except TimeoutError:
-                pass
-            except Undelivered as error:
-                why = error.why
-        granted = await self._decide(lambda desk: desk.acknowledge(consent.jti))
+        filed: Filed | None = None
+        self._offered_here.add(consent.jti)
+        try:
+            async with asyncio.timeout(left):
+                # a little less than the whole wait, so that what failed can be told apart
+                filed = await self._answer(offer, 0.9 * left)
+        except TimeoutError:
+            pass
+        except Undelivered as error:
+            why = error.why
+        finally:
+            self._offered_here.discard(consent.jti)
+        granted = filed if filed is not None and filed.stands(wall_ms() // 1000) else None
+        if granted is None:
+            # no answer, or another provider took it: he who waits was not told in the same transaction
+            granted = await self._decide(lambda desk: desk.acknowledge(consent.jti))
         if granted is not None:
             self._waits.wake(consent.jti)
             log.info("consent %s granted: accepted by %s", consent.cid, consent.node)
             return Enabled(consent, granted.uuid or "", offer.how)
         return await self._take_back(offer, why)
+
+    async def _answer(self, offer: Offer, patience: float) -> Filed:
+        """The consent once its node has said yes or no, however long that takes. Raises Undelivered."""
+        with self._waits.on(offer.consent.jti) as wait:
+            await self._letters.send_offer(offer, patience)
+            while True:
+                await wait.pause()
+                filed = await self._token(offer.consent.jti)
+                if filed is not None and filed.answer is not None:
+                    return filed
 
     async def _take_back(self, offer: Offer, why: str) -> Failed:
         jti, node = offer.consent.jti, offer.consent.node
@@ -221,9 +246,10 @@ class Registrar:
             lambda connection: standing(Records(connection), FeatureBooks(connection), resource_id, wall_ms() // 1000, most)
         )
 
-    async def receipt(self, resource_id: ResourceId, consent_id: str | None = None) -> bytes:
-        """The nodes' signed word about one consent for the VM, None for the newest: `verify-receipt` reads it. Raises Refused."""
-        return await self.look(lambda records: document(records, resource_id, consent_id, wall_ms()))
+    async def receipt(self, resource_id: ResourceId, consent_id: str | None = None, after: Mark | None = None) -> bytes:
+        """The nodes' signed word about one consent for the VM, None for the newest: `verify-receipt` reads it. One page of
+        it; `after`: the one that follows. Raises Refused."""
+        return await self.look(lambda records: document(records, resource_id, consent_id, wall_ms(), after))
 
     # revocations
 

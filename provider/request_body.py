@@ -48,11 +48,16 @@ def _whole(text: str) -> int:
     return int(number)
 
 
+def _folded(name: str) -> str:
+    """ASCII only: the Kelvin sign's small letter is a k."""
+    return name.lower() if name.isascii() else name
+
+
 class Body:
     """Each reader raises ArmError; a property that nobody read is refused by `nothing_else`."""
 
     def __init__(self, properties: Mapping[str, Json]) -> None:
-        self._properties = {name.lower(): (name, value) for name, value in properties.items()}
+        self._properties = {_folded(name): (name, value) for name, value in properties.items()}
         if len(self._properties) != len(properties):
             raise ArmError(400, "InvalidRequestContent", "The request content has a property twice, in different cases.")
         self._read: set[str] = set()

@@ -26,9 +26,10 @@ nodes = Table(
     Column("asked_ms", BigInteger, nullable=False, default=0),
     Column("audit_count", BigInteger, nullable=False, default=0),
     Column("audit_head", Text, nullable=False, default=""),
-    Column("behind_ms", BigInteger),  # when its audit chain was last told shorter
-    Column("conflict_ms", BigInteger),  # when its audit chain was first told otherwise
+    Column("behind_ms", BigInteger),  # when it told a shorter audit chain than before: it is refused since
+    Column("conflict_ms", BigInteger),  # when it told another audit chain than before: it is refused since
     Column("conflict_count", BigInteger),
+    Column("asked_at", BigInteger),  # the newest iat of its lease requests
 )
 
 consents = Table(

@@ -248,3 +248,5 @@ class ReceiptAnswer(BaseModel):
     resource_id: str
     made_at_ms: int
     tokens: list[str]
+    after: str | None = Field(None, description="Absent in the first page: what this one follows.")
+    next: str | None = Field(None, description="Absent in the last page: the $skipToken of the one that follows.")

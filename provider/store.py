@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import (
@@ -32,6 +33,7 @@ from provider.place import Place, PostgresqlServer
 from provider.schema import HEAD
 
 OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # a statement that cannot be right: never StoreDown
+TOGETHER = 32  # decisions in one transaction: another provider waits for its end
 
 T = TypeVar("T")
 
@@ -129,24 +131,83 @@ def _first_line(error: DBAPIError) -> str:
     return next(iter(str(error.orig).splitlines()), type(error.orig).__name__)
 
 
+class _Write:
+    """A decision that waits for its transaction, and what comes of it."""
+
+    def __init__(self, decide: Callable[[Connection], Any]) -> None:
+        self._decide = decide
+        self._raised: Exception | None = None
+        self._given: Any = None
+        self.done: Future[Any] = Future()
+
+    def decide_alone(self, connection: Connection) -> None:
+        """What it raises undoes the whole transaction."""
+        self._given = self._decide(connection)
+
+    def decide(self, connection: Connection) -> None:
+        """What it raises undoes its own part and is its caller's; raises only what leaves no transaction to go on with."""
+        try:
+            with connection.begin_nested():
+                self._given = self._decide(connection)
+        except Exception as error:
+            if isinstance(error, DBAPIError) and not isinstance(error, OURS):
+                raise
+            self._raised = error
+
+    def tell(self) -> None:
+        if self._raised is None:
+            self.done.set_result(self._given)
+        else:
+            self.done.set_exception(self._raised)
+
+
 class StoreThread:
-    """The one thread in which the daemon's transactions run, one after the other."""
+    """The one thread in which the daemon's transactions run, one after the other.
+
+    Decisions that have come while it was busy share one transaction, and so one sync: each sees what those before it decided,
+    as if every one of them had been put on disk by itself, and none is told before all are.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._writes: SimpleQueue[_Write] = SimpleQueue()
 
     async def write(self, decide: Callable[[Connection], T]) -> T:
         """What `decide` gives, once its transaction is on disk. A caller that is cancelled does not undo it. Raises StoreDown."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._in_write, decide)
+        one = _Write(decide)
+        self._writes.put(one)
+        self._executor.submit(self._commit)
+        given: T = await asyncio.wrap_future(one.done)
+        return given
 
     async def read(self, look: Callable[[Connection], T]) -> T:
         """Raises StoreDown."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._in_read, look)
 
-    def _in_write(self, decide: Callable[[Connection], T]) -> T:
-        with self.store.write() as connection:
-            return decide(connection)
+    def _commit(self) -> None:
+        """What waits, in one transaction; nothing where the call before this one took it along."""
+        together: list[_Write] = []
+        with suppress(Empty):
+            while len(together) < TOGETHER:
+                one = self._writes.get_nowait()
+                if one.done.set_running_or_notify_cancel():
+                    together.append(one)
+        if not together:
+            return
+        try:
+            with self.store.write() as connection:
+                if len(together) == 1:
+                    together[0].decide_alone(connection)
+                else:
+                    for one in together:
+                        one.decide(connection)
+        except Exception as error:  # noqa: BLE001 - the edge of a transaction: those who wait for it are told
+            for one in together:
+                one.done.set_exception(error)
+        else:
+            for one in together:
+                one.tell()
 
     def _in_read(self, look: Callable[[Connection], T]) -> T:
         with self.store.read() as connection:
@@ -155,4 +216,7 @@ class StoreThread:
     def close(self) -> None:
         """Waits for the transaction under way."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+        with suppress(Empty):
+            while True:
+                self._writes.get_nowait().done.cancel()
         self.store.close()

@@ -7,12 +7,13 @@ from collections import Counter
 import click
 from sqlalchemy import Connection, func, select
 
-from provider.books import LEAVING, QUARTER
+from provider.books import QUARTER
 from provider.host import Failure, now_ms, opened
 from provider.keys import load_signer
 from provider.migration import revision_of, steps_from, upgrade
 from provider.schema import HEAD, consents, loads, metadata
 from provider.settings import Settings
+from provider.statements import SERVED_STILL
 
 
 @click.group()
@@ -53,8 +54,7 @@ def store_check(settings: Settings) -> None:
 
 def _miscounted(connection: Connection, now: int) -> list[str]:
     """The nodes whose row in `loads` is not what their consents add up to."""
-    standing = select(consents.c.node, consents.c.expires_at, func.count()).where(consents.c.expires_at > now)
-    standing = standing.where(*(consents.c[name].is_(None) for name in sorted(LEAVING)))
+    standing = select(consents.c.node, consents.c.expires_at, func.count()).where(consents.c.expires_at > now, SERVED_STILL)
     added: Counter[tuple[str, int]] = Counter()
     for node, expires_at, count in connection.execute(standing.group_by(consents.c.node, consents.c.expires_at)):
         added[node, -(-expires_at // QUARTER) * QUARTER] += count

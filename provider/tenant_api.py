@@ -14,6 +14,7 @@ from provider.ask import Ask
 from provider.front import plain_app
 from provider.metadata_api import TENANT_PROVIDERS, Directory, serve_metadata
 from provider.openapi import ENABLE_BODY, GROUP, MACHINE, NO_BODY, SUBSCRIPTION, operation, parameter, serve_document
+from provider.records import Mark
 from provider.registrar import Registrar
 from provider.request_body import Body
 from provider.roles import Action
@@ -32,6 +33,11 @@ _TOP = parameter(
     "$top", {"type": "integer", "minimum": 1, "maximum": MOST_EARLIER, "default": EARLIER}, "query", "Consents shown."
 )
 _WHICH = parameter("consentId", {"type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"}, "query", "Absent: the newest.")
+
+
+_PAGE = parameter(
+    "$skipToken", {"type": "string", "pattern": "^[A-Za-z0-9_-]{22}\\.[0-9]{1,15}$"}, "query", "The `next` of the page before."
+)
 
 
 def tenant_app(rest: Rest, registrar: Registrar, store: StoreThread, keychain: Keychain) -> FastAPI:
@@ -115,14 +121,18 @@ def _serve_records(app: FastAPI, admission: Admission, registrar: Registrar) -> 
         return answer(AccessAnswer.of(await registrar.standing(vm, _top(request)), str(vm)))
 
     described = operation(
-        "getVmAccessReceipt", "The nodes' signed word, for `eva-provider verify-receipt`.", VM, [*_PLACE, _WHICH], ReceiptAnswer
+        "getVmAccessReceipt",
+        "The nodes' signed word, for `eva-provider verify-receipt`.",
+        VM,
+        [*_PLACE, _WHICH, _PAGE],
+        ReceiptAnswer,
     )
 
     @app.get(f"{MACHINE_PATH}/vmAccess/receipt", **described)
     async def receipt(request: Request) -> Response:
         vm = machine(request)
         await admission.admit(request, VM, Action.RECEIPT_READ, Scope.of(vm))
-        return Response(await registrar.receipt(vm, _consent_id(request)), media_type=JSON)
+        return Response(await registrar.receipt(vm, _consent_id(request), _after(request)), media_type=JSON)
 
 
 def _one(request: Request, name: str) -> str | None:
@@ -146,3 +156,11 @@ def _consent_id(request: Request) -> str | None:
     if text is not None and not is_jti(text):
         raise ArmError(400, "InvalidParameter", "The query parameter consentId is no consent's id.", "consentId")
     return text
+
+
+def _after(request: Request) -> Mark | None:
+    text = _one(request, "$skipToken")
+    try:
+        return None if text is None else Mark.parse(text)
+    except ValueError:
+        raise ArmError(400, "InvalidParameter", "The query parameter $skipToken is no page's `next`.", "$skipToken") from None

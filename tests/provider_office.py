@@ -16,7 +16,7 @@ from provider.authority import RecentNonces, Refusal, Refused
 from provider.books import Books
 from provider.desk import Desk, Offer, enrol
 from provider.features import FeatureBooks
-from provider.intake import Answered, Intake, Taken
+from provider.intake import Answered, Intake, RolledBack, Taken
 from provider.keys import Signer, sign_key_set
 from provider.place import Place
 from provider.store import Store
@@ -42,7 +42,7 @@ class Office:
         with self.store.write() as connection:
             FeatureBooks(connection).enable(SUBSCRIPTION, "test", NOW * 1000)
             for pen in (self.pen, self.other):
-                enrol(Books(connection), pen.name, pen.public, NOW * 1000, replace=False)
+                enrol(Books(connection), pen.name, pen.public, NOW * 1000)
 
     def do(self, decide: Callable[[Desk], T]) -> T:
         with self.store.write() as connection:
@@ -78,7 +78,11 @@ class Office:
         return self.do(lambda desk: Intake(desk).take_receipt(Envelope(tokens[0], receipts=tokens[1:]), pen.name))
 
     def ask(self, token: str, receipts: tuple[str, ...] = (), spoken_as: str | None = None) -> Answered:
-        return self.do(lambda desk: Intake(desk).answer_lease(Envelope(token, receipts=receipts), spoken_as, self.nonces))
+        """The answer. Raises Refused."""
+        found = self.do(lambda desk: Intake(desk).answer_lease(Envelope(token, receipts=receipts), spoken_as, self.nonces))
+        if isinstance(found, RolledBack):
+            raise found.refused()
+        return found
 
     def revocation(self, token: str, node: str = "AzS-ERCS01") -> Revocation:
         return Revocation.from_claims(verify(token, Typ.REVOCATION, self.keys, node))

@@ -76,15 +76,18 @@ class Pen:
     keys_version: int = 0
     audit_count: int = 1
     audit_head: str = "head-1"
+    clock: int = field(default_factory=now)  # of its last request
 
     @property
     def public(self) -> Ed25519PublicKey:
         return self.key.private.public_key()
 
     def request(self, nonce: str | None = None, **changed: object) -> str:
+        self.clock += 1
         claims = LeaseRequest(
             node=self.name,
             nonce=nonce or jti(),
+            issued_at=self.clock,
             boot_id="boot-1",
             seq=self.seq,
             keys_version=self.keys_version,

@@ -3,15 +3,38 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import __main__ as harness
+from benchmarks import provider_store
 from benchmarks.contenders import GRAPHICS, HOT_PATH, LIMIT, SERIAL, WEBSOCKIFY
-from benchmarks.measures import ALONE, CUT, KILLED, LOADS, MEASURES, Goal, Measure
+from benchmarks.machines import SUBSCRIPTIONS, host_xml, machines
+from benchmarks.measures import (
+    ALONE,
+    BARE,
+    BARE_8,
+    CUT,
+    EIGHT,
+    GRANTS,
+    KILLED,
+    LOADS,
+    MEASURES,
+    NODE_WORK,
+    ONE,
+    PROVIDER_WORK,
+    SIZES,
+    STORE,
+    Goal,
+    Measure,
+    size_name,
+)
 from benchmarks.sample import Sample
 from benchmarks.table import Results, lines, median, ratios, verdict
+from hypervisor import description
 
 FAST = Measure("down", "MB/s", goals=(Goal("mine", 0.9, "base"), Goal("mine", 30, at_most=True)), base="base")
 
@@ -104,3 +127,41 @@ def test_a_small_run_hears_every_contender(tmp_path: Path, capsys: pytest.Captur
     table = capsys.readouterr().out
     assert "load average" in table
     assert "goal: eva, graphics >= 0.9 x raw relay (C)" in table
+
+
+def test_a_host_has_every_machine_under_its_resource_id():
+    ids = machines(3 * SUBSCRIPTIONS)
+    assert len(set(ids)) == len(ids)
+    domains = ElementTree.fromstring(host_xml(ids)).findall("domain")  # noqa: S314 - our own
+    found = [description.parse(ElementTree.tostring(domain, encoding="unicode")).resource for domain in domains]
+    assert found == list(map(str, ids))
+
+
+def provider_rows(measures: Sequence[Measure], program: str, *words: str) -> dict[str, set[str]]:
+    """Who was measured in a small run, by measure; everybody has a figure."""
+    found = Results()
+    harness.run_program(measures, found, program, *words)
+    for rows in found.rows.values():
+        assert all(sample is not None and sample.figure >= 0 for samples in rows.values() for sample in samples)
+    return {name: set(rows) for name, rows in found.rows.items()}
+
+
+def test_a_small_run_grants_and_withdraws_on_both_databases():
+    who = {
+        "grant": {BARE, ONE, EIGHT},
+        "withdraw": {ONE, EIGHT},
+        "grants": {BARE, BARE_8, ONE, EIGHT},
+        "withdrawals": {ONE, EIGHT},
+        "grant-cpu": {PROVIDER_WORK, NODE_WORK},
+    }
+    rows = provider_rows(GRANTS, "provider_grants", "1", "8")
+    assert rows == {measure.name: who[measure.name.rpartition("-")[0]] for measure in GRANTS}
+
+
+def test_a_small_run_times_stores_of_every_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(provider_store, "SIZES", SIZES[:2])
+    samples = provider_store.measure(1, tmp_path)
+    assert samples.keys() == {measure.name for measure in STORE}
+    for rows in samples.values():
+        assert rows.keys() == {size_name(size) for size in SIZES[:2]}
+        assert all(figure > 0 for figures in rows.values() for figure, _ in figures)

@@ -130,6 +130,17 @@ async def test_few_are_under_way_at_once(node: Core):
     assert (len(node.told), node.outbox.telling, len(node.journal.untold)) == (WINDOW, WINDOW, 2 * WINDOW + 1)
 
 
+async def test_the_provider_is_asked_for_room_only_once_there_is_none(node: Core):
+    one = node.grant()
+    # what is gathered for the next write needs no lease to go
+    assert not node.testimony.is_held
+    await node.journal.write(None, *records(2 * WINDOW, one.cid))
+    await until_told(node, WINDOW)
+    assert node.testimony.is_held
+    await node.renew(receipts=max(r.number for r in node.testimonies()))
+    assert not node.testimony.is_held
+
+
 async def test_a_revocations_receipt_waits_behind_no_more_than_those(node: Core):
     one, other = node.grant(), node.grant()
     await node.journal.write(None, *records(4 * WINDOW, one.cid))

@@ -141,7 +141,7 @@ def test_receipts() -> None:
 
 
 CLAIMS = {
-    wire.LeaseRequest.TYP: wire.LeaseRequest("n", "", "", 0, 0, 0, "").to_claims(),
+    wire.LeaseRequest.TYP: wire.LeaseRequest("n", "", 0, "", 0, 0, 0, "").to_claims(),
     wire.Lease.TYP: wire.Lease("n", "", 0, 0, 0).to_claims(),
     wire.Receipt.TYP: wire.Receipt("n", "", 1, wire.Event.RECORDED, "", 0).to_claims(),
     wire.KeySet.TYP: wire.KeySet(1, {}).to_claims(),

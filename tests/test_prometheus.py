@@ -81,7 +81,7 @@ FIRES = {
     "EvaProviderDown": 'up{job="eva-provider"} 0x180',
     "EvaProviderMqttDown": "eva_provider_mqtt_up 0x180",
     "EvaAuditChanged": 'eva_provider_conflicts_total{about="anchor"} 1x180',
-    "EvaAuditBehind": "eva_provider_anchors_behind_total 0x170 1x10",
+    "EvaNodeRolledBack": 'eva_provider_refused_total{reason="rolled-back"} 1x170 2x10',
     "EvaProviderDrops": "eva_provider_dropped_total 0x170 5x10",
 }
 SLOW = {

@@ -259,6 +259,21 @@ async def test_a_path_begins_no_line_of_the_log(cloud: RestCloud):
     assert not any(line.startswith("INFO forged") for line in lines)
 
 
+async def test_requests_are_counted_by_endpoint_and_class(cloud: RestCloud):
+    def counted() -> list[float]:
+        kinds = [("tenant", "2xx"), ("tenant", "4xx"), ("admin", "2xx"), ("admin", "4xx")]
+        return [cloud.metric(f'eva_provider_requests_total{{endpoint="{at}",status="{status}"}}') for at, status in kinds]
+
+    before, timed = counted(), cloud.metric('eva_provider_request_seconds_count{endpoint="tenant"}')
+    await cloud.ask("GET", f"{VM}/vmAccess")
+    await cloud.ask("GET", f"{VM}/vmAccess", None)
+    await cloud.ask("GET", "//")
+    await cloud.ask("GET", FEATURE, OPERATOR, admin=True)
+    await cloud.ask("GET", FEATURE, OWNER, admin=True)
+    assert [after - first for after, first in zip(counted(), before, strict=True)] == [1, 2, 1, 1]
+    assert cloud.metric('eva_provider_request_seconds_count{endpoint="tenant"}') == timed + 3
+
+
 # rates
 
 

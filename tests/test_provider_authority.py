@@ -33,8 +33,8 @@ def receipt(number: int, event: Event = Event.ENDED, about: str = "c", seq: int 
     return Receipt("n", "j", number, event, about, 0, seq)
 
 
-def request(count: int, head: str) -> LeaseRequest:
-    return LeaseRequest("n", "nonce", "boot", 0, 0, count, head)
+def request(count: int, head: str, issued_at: int = NOW) -> LeaseRequest:
+    return LeaseRequest("n", "nonce", issued_at, "boot", 0, 0, count, head)
 
 
 def test_without_watermark_a_consent_is_issued_now():
@@ -103,6 +103,7 @@ def test_another_seq_or_event_confirms_nothing():
     assert not confirms(receipt(1, Event.DELETED, "c", seq=7), 7, "c", "r")
 
 
+@pytest.mark.parametrize("newest", [None, NOW - 1, NOW, NOW + 1])
 @pytest.mark.parametrize(
     ("told", "held", "then", "verdict"),
     [
@@ -110,21 +111,47 @@ def test_another_seq_or_event_confirms_nothing():
         ((0, "genesis"), (0, ""), None, AnchorVerdict.FORWARD),
         ((6, "b"), (5, "a"), None, AnchorVerdict.FORWARD),
         ((5, "a"), (5, "a"), "a", AnchorVerdict.SAME),
+        ((5, "a"), (5, "a"), None, AnchorVerdict.SAME),
         ((5, "x"), (5, "a"), "a", AnchorVerdict.CONFLICT),
-        ((4, "z"), (5, "a"), "z", AnchorVerdict.BEHIND),
-        ((4, "z"), (5, "a"), None, AnchorVerdict.BEHIND),
+        ((5, "x"), (5, "a"), None, AnchorVerdict.CONFLICT),
         ((4, "z"), (5, "a"), "y", AnchorVerdict.CONFLICT),
         ((0, ""), (0, ""), None, AnchorVerdict.SAME),
     ],
 )
-def test_anchors(told: tuple[int, str], held: tuple[int, str], then: str | None, verdict: AnchorVerdict):
-    assert judge_anchor(request(*told), *held, then, lately=False) is verdict
+def test_anchors_that_no_clock_decides(
+    told: tuple[int, str], held: tuple[int, str], then: str | None, verdict: AnchorVerdict, newest: int | None
+):
+    assert judge_anchor(request(*told), *held, then, newest) is verdict
 
 
-def test_an_anchor_of_a_moment_ago_is_a_message_that_another_provider_has_read():
-    assert judge_anchor(request(4, "z"), 5, "a", "z", lately=True) is AnchorVerdict.SAME
-    assert judge_anchor(request(4, "z"), 5, "a", "y", lately=True) is AnchorVerdict.CONFLICT
-    assert judge_anchor(request(4, "z"), 5, "a", None, lately=True) is AnchorVerdict.BEHIND
+@pytest.mark.parametrize("then", ["z", None], ids=["told once", "never told"])
+@pytest.mark.parametrize(
+    ("newest", "verdict"),
+    [
+        (None, AnchorVerdict.BEHIND),
+        (NOW - 1, AnchorVerdict.BEHIND),
+        (NOW, AnchorVerdict.LATE),
+        (NOW + 1, AnchorVerdict.LATE),
+    ],
+)
+def test_a_shorter_chain_is_late_unless_it_is_the_newest_word(then: str | None, newest: int | None, verdict: AnchorVerdict):
+    assert judge_anchor(request(4, "z"), 5, "a", then, newest) is verdict
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
+def test_no_order_of_an_honest_nodes_words_is_held_against_it(steps: list[int], data: st.DataObject):
+    """Each may be lost, read late, and read again, by one provider or another: they share what was told."""
+    said = [request(sum(steps[: n + 1]), f"head {sum(steps[: n + 1])}", NOW + n // 2) for n in range(len(steps))]
+    heads: dict[int, str] = {}
+    count, head, newest = 0, "", None
+    for one in data.draw(st.lists(st.sampled_from(said), max_size=20)):
+        verdict = judge_anchor(one, count, head, heads.get(one.audit_count), newest)
+        assert verdict in (AnchorVerdict.FORWARD, AnchorVerdict.SAME, AnchorVerdict.LATE)
+        if verdict is AnchorVerdict.FORWARD:
+            count, head = one.audit_count, one.audit_head
+            heads[count] = head
+        if verdict is not AnchorVerdict.LATE:
+            newest = max(one.issued_at, newest or 0)
 
 
 def test_the_least_loaded_node_alive_is_chosen():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,9 +48,12 @@ async def test_nodes_list_shows_life_and_evidence(cloud: Cloud):
         assert not listed()["alive"]
         await node.ask(node.pen.request(audit_count=7, audit_head="seven"))
         assert (listed()["alive"], listed()["audit"]) == (True, "7 records")
-        await node.ask(node.pen.request(audit_count=7, audit_head="SEVEN"))
-        assert "CHANGED at record 7" in listed()["audit"]
-        assert f"{cloud.pen.name}\talive" in cloud.run("nodes", "list").out
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(node.ask(node.pen.request(audit_count=7, audit_head="SEVEN")), 1)
+        assert "ROLLED BACK: another record 7 than before" in listed()["audit"]
+        assert (listed()["alive"], listed()["rolled_back"]) == (False, True)
+        assert f"{cloud.pen.name}\tREFUSED" in cloud.run("nodes", "list").out
+        assert cloud.metric('eva_provider_refused_total{reason="rolled-back"}') >= 1
     assert cloud.metric('eva_provider_conflicts_total{about="anchor"}') == before + 1
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from eva.consent import Consent
+from eva.consent import Consent, Revocation
 from eva.ending import Ending
 from eva.token import Typ, verify
-from eva.wire import Event
+from eva.wire import Envelope, Event
 from provider.authority import Refusal
 from provider.books import State
-from provider.desk import enrol
+from provider.desk import enrol, replace
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti
 
@@ -135,16 +135,59 @@ def test_what_is_not_there_cannot_be_revoked(office: Office):
 
 @pytest.mark.parametrize("name", ["", "a/b", "+", "#", "a b", "-a"])
 def test_a_name_that_is_no_host_name_is_refused(office: Office, name: str):
-    add = lambda: office.do(lambda desk: enrol(desk.books, name, Pen("x").public, NOW, replace=False))  # noqa: E731 - one line twice
+    add = lambda: office.do(lambda desk: enrol(desk.books, name, Pen("x").public, NOW))  # noqa: E731 - one line twice
     assert office.refusal(add) is Refusal.BAD_NAME
 
 
 def test_a_name_or_key_is_enrolled_once(office: Office):
     for name, key in [("azs-ercs01", Pen("x").public), ("AzS-ERCS03", office.pen.public)]:
-        add = lambda n=name, k=key: office.do(lambda desk: enrol(desk.books, n, k, NOW, replace=False))  # noqa: E731 - as above
+        add = lambda n=name, k=key: office.do(lambda desk: enrol(desk.books, n, k, NOW))  # noqa: E731 - as above
         assert office.refusal(add) is Refusal.ENROLLED
 
 
 def test_one_key_never_serves_two_nodes(office: Office):
-    add = lambda: office.do(lambda desk: enrol(desk.books, "AzS-ERCS01", office.other.public, NOW, replace=True))  # noqa: E731 - as above
+    add = lambda: office.do(lambda desk: replace(desk, "AzS-ERCS01", office.other.public))  # noqa: E731 - as above
     assert office.refusal(add) is Refusal.ENROLLED
+
+
+def replaced(office: Office) -> tuple[int, list[Revocation]]:
+    """How many consents it said to have ended, and what the node with the new key gets."""
+    new = Pen("AzS-ERCS01")
+    ended = office.do(lambda desk: replace(desk, "azs-ercs01", new.public))
+    answer = office.ask(new.request())
+    return ended, [office.revocation(token) for token in Envelope.decode(answer.payload).revocations]
+
+
+def state(office: Office, consent: Consent) -> State:
+    return office.do(lambda desk: desk.books.consent(consent.jti)).state(NOW)
+
+
+def test_another_key_ends_what_stood_at_the_old_one(office: Office):
+    consents = [office.granted(), office.granted(OTHER_VM)]
+    elsewhere = office.granted(office.vm(1), office.other)
+    ended, revocations = replaced(office)
+    assert ended == 2
+    assert {one.consent for one in revocations} == {one.jti for one in consents}
+    assert [one.seq for one in revocations] == [1, 2]
+    assert [state(office, one) for one in (*consents, elsewhere)] == [State.REVOKED, State.REVOKED, State.GRANTED]
+    assert office.do(lambda desk: desk.books.loads(NOW)).get("AzS-ERCS01", 0) == 0
+
+
+def test_the_node_with_another_key_learns_of_all_that_was_signed_for_the_old_one(office: Office):
+    """Whoever carries messages may bring it an offer, or a consent that the old node ended by itself."""
+    ended, offered = office.granted(), office.offer(OTHER_VM).consent
+    office.receive(office.pen, office.pen.receipt(Event.ENDED, ended.jti, reason="vm-gone"))
+    count, revocations = replaced(office)
+    assert (count, {one.consent for one in revocations}) == (0, {ended.jti, offered.jti})
+    assert state(office, ended) is State.ENDED
+
+
+def test_what_was_revoked_is_not_revoked_again_for_another_key(office: Office):
+    office.granted()
+    office.do(lambda desk: desk.revoke_vm(VM, Ending.CONSENT_REVOKED))
+    assert [one.seq for one in replaced(office)[1]] == [1]
+    assert [one.seq for one in replaced(office)[1]] == [1]
+
+
+def test_a_key_for_a_name_that_is_not_enrolled_replaces_nothing(office: Office):
+    assert office.refusal(lambda: office.do(lambda desk: replace(desk, "AzS-ERCS09", Pen("x").public))) is Refusal.UNKNOWN_NODE

@@ -9,12 +9,34 @@ from eva.resource_id import ResourceId
 from eva.token import BadToken, Typ
 from eva.whereabouts import Query
 from eva.wire import MAX_REVOCATIONS, Envelope, Event
-from provider.authority import LATELY_MS, AnchorVerdict, Refusal
-from provider.books import State
-from provider.desk import enrol
+from provider.authority import RecentNonces, Refusal
+from provider.books import Enrolled, State
+from provider.desk import replace
 from provider.intake import Ahead, Intake, Numbers
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti
+
+# offers that somebody waits for
+
+
+def test_an_acceptance_that_is_awaited_here_is_granted_in_the_same_transaction(office: Office):
+    jti = office.offer().consent.jti
+    envelope = Envelope(office.pen.receipt(Event.ACCEPTED, jti, uuid="u"))
+    office.do(lambda desk: Intake(desk, {jti}).take_receipt(envelope, office.pen.name))
+    filed = office.do(lambda desk: desk.books.consent(jti))
+    assert filed is not None
+    assert filed.stands(NOW)
+
+
+def test_an_acceptance_that_nobody_awaits_here_stands_only_once_its_giver_is_told(office: Office):
+    jti, other = office.offer().consent.jti, office.offer(OTHER_VM).consent.jti
+    envelope = Envelope(office.pen.receipt(Event.ACCEPTED, jti, uuid="u"))
+    office.do(lambda desk: Intake(desk, {other}).take_receipt(envelope, office.pen.name))
+    filed = office.do(lambda desk: desk.books.consent(jti))
+    assert filed is not None
+    assert not filed.stands(NOW)
+    assert office.do(lambda desk: desk.acknowledge(jti)) is not None
+
 
 # leases
 
@@ -75,7 +97,7 @@ def test_a_node_ahead_of_the_store_gets_no_lease(office: Office):
 
 def test_a_replaced_key_counts_for_nothing_at_once(office: Office):
     old, new = office.pen, Pen("AzS-ERCS01")
-    office.do(lambda desk: enrol(desk.books, new.name, new.public, NOW, replace=True))
+    office.do(lambda desk: replace(desk, new.name, new.public))
     with pytest.raises(BadToken):
         office.ask(old.request())
     assert office.ask(new.request()).node == "AzS-ERCS01"
@@ -89,16 +111,133 @@ def test_a_lease_request_replayed_is_answered_and_counts_as_no_sign_of_life(offi
     assert office.do(lambda desk: desk.books.node("AzS-ERCS01")).asked_ms == NOW * 1000
 
 
-def test_a_changed_audit_chain_is_kept_as_evidence(office: Office):
-    office.ask(office.pen.request(audit_count=5, audit_head="five"))
-    office.ask(office.pen.request(audit_count=9, audit_head="nine"))
-    # what the other of two providers reads a little late is no evidence
-    assert office.ask(office.pen.request(audit_count=5, audit_head="five")).verdict is AnchorVerdict.SAME
-    office.now += LATELY_MS // 1000
-    assert office.ask(office.pen.request(audit_count=5, audit_head="five")).verdict is AnchorVerdict.BEHIND
-    assert office.ask(office.pen.request(audit_count=5, audit_head="FIVE")).verdict is AnchorVerdict.CONFLICT
-    node = office.do(lambda desk: desk.books.node("AzS-ERCS01"))
-    assert (node.audit_count, node.audit_head, node.conflict_count, node.behind_ms) == (9, "nine", 5, office.now * 1000)
+# a node whose state is an old one
+
+
+def told(office: Office) -> list[str]:
+    """What the node told, in order: two words in one second, and one in the next."""
+    pen, words = office.pen, []
+    for count, clock in [(5, 1), (7, 1), (9, 2)]:
+        pen.clock = NOW + clock - 1
+        words.append(pen.request(audit_count=count, audit_head=f"{count}"))
+    return words
+
+
+def node(office: Office) -> Enrolled:
+    found = office.do(lambda desk: desk.books.node("AzS-ERCS01"))
+    assert found is not None
+    return found
+
+
+def put_back(office: Office, count: int = 5, head: str = "5") -> str:
+    """What the node says next after its disk was put back to what it was at the first word."""
+    return office.pen.request(audit_count=count, audit_head=head)
+
+
+def test_the_newest_iat_is_kept(office: Office):
+    for word in told(office):
+        office.ask(word)
+    office.pen.clock = NOW - 100
+    office.ask(office.pen.request(audit_count=9, audit_head="9"))
+    assert node(office).asked_at == NOW + 2
+
+
+def test_a_shorter_audit_in_a_newer_word_is_refused_for_good(office: Office):
+    for word in told(office):
+        office.ask(word)
+    assert office.refusal(lambda: office.ask(put_back(office))) is Refusal.ROLLED_BACK
+    assert (node(office).behind_ms, node(office).conflict_ms) == (NOW * 1000, None)
+    # also once it has grown past what it told
+    assert office.refusal(lambda: office.ask(office.pen.request(audit_count=99, audit_head="99"))) is Refusal.ROLLED_BACK
+
+
+def test_another_head_for_a_count_is_refused_for_good_whatever_its_iat(office: Office):
+    for word in told(office):
+        office.ask(word)
+    office.pen.clock = NOW - 100
+    assert office.refusal(lambda: office.ask(put_back(office, 7, "SEVEN"))) is Refusal.ROLLED_BACK
+    assert (node(office).conflict_ms, node(office).conflict_count) == (NOW * 1000, 7)
+    assert office.refusal(lambda: office.ask(office.pen.request(audit_count=99, audit_head="99"))) is Refusal.ROLLED_BACK
+
+
+def test_another_head_for_the_newest_count_is_refused(office: Office):
+    for word in told(office):
+        office.ask(word)
+    assert office.refusal(lambda: office.ask(put_back(office, 9, "NINE"))) is Refusal.ROLLED_BACK
+
+
+def test_a_word_brought_again_or_overtaken_is_not_answered_and_blames_nobody(office: Office):
+    first, second, third = told(office)
+    office.ask(first)
+    office.ask(third)
+    for word in (first, second, first):
+        office.nonces = RecentNonces()  # another provider reads it
+        assert office.refusal(lambda late=word: office.ask(late)) is Refusal.LATE
+    assert not node(office).rolled_back
+    assert office.ask(third).node == "AzS-ERCS01"
+
+
+def test_a_word_overtaken_within_its_second_blames_nobody(office: Office):
+    first, second, third = told(office)
+    office.ask(second)
+    assert office.refusal(lambda: office.ask(first)) is Refusal.LATE
+    assert office.ask(third).node == "AzS-ERCS01"
+
+
+def test_the_newest_word_on_both_ways_is_answered_twice(office: Office):
+    word = told(office)[0]
+    assert office.lease(office.ask(word))[0].nonce == office.lease(office.ask(word))[0].nonce
+
+
+def test_a_clock_set_back_is_no_old_state(office: Office):
+    for word in told(office):
+        office.ask(word)
+    office.pen.clock = NOW - 3600
+    assert office.ask(office.pen.request(audit_count=10, audit_head="10")).node == "AzS-ERCS01"
+
+
+def test_an_old_state_with_an_old_clock_gets_no_lease(office: Office):
+    for word in told(office):
+        office.ask(word)
+    office.pen.clock = NOW - 3600
+    assert office.refusal(lambda: office.ask(put_back(office))) is Refusal.LATE
+    office.pen.clock = NOW + 3600
+    assert office.refusal(lambda: office.ask(put_back(office))) is Refusal.ROLLED_BACK
+
+
+def test_a_store_brought_back_from_an_old_copy_takes_the_longer_chain(office: Office):
+    first, _, third = told(office)
+    office.ask(first)
+    office.ask(third)
+    assert node(office).audit_count == 9
+
+
+def test_no_receipt_of_a_node_with_an_old_state_is_taken(office: Office):
+    for word in told(office):
+        office.ask(word)
+    receipt = office.pen.receipt(Event.ENDED, jti(), reason="vm-gone")
+    assert office.refusal(lambda: office.ask(put_back(office), (receipt,))) is Refusal.ROLLED_BACK
+    assert office.refusal(lambda: office.receive(office.pen, receipt)) is Refusal.ROLLED_BACK
+    assert node(office).receipts == 0
+
+
+def test_a_node_with_an_old_state_is_offered_nothing_and_counts_as_silent(office: Office):
+    office.alive()
+    asked = node(office).asked_ms
+    office.now += 1
+    assert office.refusal(lambda: office.ask(put_back(office, 1, "another"))) is Refusal.ROLLED_BACK
+    assert node(office).asked_ms == asked
+    assert office.do(lambda desk: desk.nodes_for(())) == ["AzS-ERCS02"]
+
+
+def test_another_key_begins_anew(office: Office):
+    for word in told(office):
+        office.ask(word)
+    assert office.refusal(lambda: office.ask(put_back(office))) is Refusal.ROLLED_BACK
+    new = Pen("AzS-ERCS01", clock=NOW - 3600)
+    office.do(lambda desk: replace(desk, new.name, new.public))
+    assert office.ask(new.request()).node == "AzS-ERCS01"
+    assert not node(office).rolled_back
 
 
 # receipts

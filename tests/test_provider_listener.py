@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from uvicorn import Server
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from lab.certificates import Authority
 from provider.listener import PatientProtocol
@@ -75,7 +75,10 @@ def test_uvicorns_protocol_has_what_is_overridden():
     for name in ("connection_made", "data_received", "on_response_complete", "connection_lost", "send_400_response"):
         assert getattr(PatientProtocol, name) is not getattr(H11Protocol, name)
     source = inspect.getsource(H11Protocol)
-    assert all(name in source for name in ("self.timeout_keep_alive_task", "self.conn = h11.Connection", "self.loop"))
+    leaned_on = ("timeout_keep_alive_task", "conn = h11.Connection", "loop", "connections = server_state.connections", "cycle")
+    assert all(f"self.{name}" in source for name in leaned_on)
+    cycle = inspect.getsource(RequestResponseCycle)
+    assert all(f"self.{name}" in cycle for name in ("response_complete = True", "disconnected", "message_event"))
 
 
 def test_uvicorns_server_starts_as_ours_does():

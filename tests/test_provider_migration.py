@@ -18,7 +18,7 @@ from lab.postgresql import Postgresql
 from provider.engine import open_engine
 from provider.migration import SCRIPTS, Step, revision_of, steps_from, upgrade
 from provider.place import Place
-from provider.schema import HEAD, Key, consents, loads, metadata
+from provider.schema import HEAD, Key, consents, loads, metadata, nodes
 from provider.store import Store
 from tests.provider_parts import signing_key
 from tests.store_parts import place_on
@@ -84,6 +84,13 @@ def test_what_stands_is_counted(old: Engine):
         assert connection.execute(select(loads)).all() == [("AzS-ERCS01", 2700, 1)]
 
 
+def test_no_node_is_refused_for_what_the_first_release_saw(old: Engine):
+    with old.connect() as connection, connection.begin():
+        connection.execute(text("UPDATE nodes SET behind_ms = 7"))
+    with upgraded(old) as connection:
+        assert connection.execute(select(nodes.c.behind_ms, nodes.c.asked_at)).one() == (None, None)
+
+
 def test_the_new_columns_are_needed(old: Engine):
     with upgraded(old) as connection, pytest.raises(IntegrityError):
         connection.execute(text("UPDATE consents SET cid = NULL"))
@@ -140,7 +147,7 @@ def test_revisions_are_numbers_in_order():
 
 def test_a_step_says_what_it_does():
     assert steps_from("0001")[0] == Step(
-        "0002", "Consents keep an id over renewals and moves; loads, features and role assignments."
+        "0002", "Consents keep an id over renewals and moves; loads, features and role assignments; the newest word of each node."
     )
     assert steps_from(HEAD) == []
 

@@ -19,7 +19,8 @@ from eva.resource_id import ResourceId
 from eva.token import thumbprint
 from eva.wire import Event
 from provider.authority import Refusal
-from provider.receipt import BadReceipt, Proof, document, verify_receipt
+from provider.receipt import PAGE, BadReceipt, Proof, document, verify_receipt
+from provider.records import Mark
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti, resource_id
 
@@ -60,7 +61,7 @@ def paper(tokens: list[str], **changed: Any) -> bytes:
 
 
 def proof(raw: bytes, now_ms: int = LATER) -> Proof:
-    return verify_receipt(raw, KEYS, now_ms)
+    return verify_receipt([raw], KEYS, now_ms)
 
 
 def why(raw: bytes) -> str:
@@ -231,7 +232,7 @@ def filed(office: Office) -> tuple[Consent, Mapping[str, Any]]:
 
 def checked(office: Office, body: Mapping[str, Any]) -> Proof:
     keys = {thumbprint(pen.public): pen.public for pen in (office.pen, office.other)}
-    return verify_receipt(json.dumps(body).encode(), keys, LATER)
+    return verify_receipt([json.dumps(body).encode()], keys, LATER)
 
 
 def test_the_document_of_a_consent_proves_it(office: Office):
@@ -259,3 +260,70 @@ def test_anothers_consent_is_not_given_out_for_ones_own_vm(office: Office):
     assert refusal(OTHER_VM, consent.cid) is Refusal.NO_CONSENT
     assert refusal(ResourceId.parse(resource_id("vm9")), None) is Refusal.NO_CONSENT
     assert refusal(VM, jti()) is Refusal.NO_CONSENT
+
+
+# pages
+
+
+def pages_of(office: Office, most: int) -> list[bytes]:
+    filed(office)
+    pages: list[bytes] = []
+    after: Mark | None = None
+    while after is not None or not pages:
+        found = office.do(lambda desk, after=after: document(desk.records, VM, None, NOW * 1000, after, most))  # type: ignore[misc]
+        pages.append(found)
+        following = json.loads(found).get("next")
+        after = None if following is None else Mark.parse(following)
+    return pages
+
+
+def proof_of(office: Office, pages: list[bytes]) -> Proof:
+    keys = {thumbprint(pen.public): pen.public for pen in (office.pen, office.other)}
+    return verify_receipt(pages, keys, LATER)
+
+
+@pytest.mark.parametrize(("most", "count"), [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1)])
+def test_pages_in_their_order_are_the_whole(office: Office, most: int, count: int):
+    pages = pages_of(office, most)
+    assert (len(pages), max(len(json.loads(page)["tokens"]) for page in pages)) == (count, most)
+    assert proof_of(office, pages).whole
+
+
+def test_the_last_page_left_out_is_told(office: Office):
+    found = proof_of(office, pages_of(office, 2)[:-1])
+    assert not found.whole
+    assert "a page follows that is not here" in found.lines[-1]
+
+
+@pytest.mark.parametrize("order", [(1, 2), (0, 2), (0, 2, 1), (0, 1, 1, 2), (0, 0, 1, 2), (0, 1, 2, 2)])
+def test_pages_in_another_order_or_not_all_are_found(office: Office, order: tuple[int, ...]):
+    pages = pages_of(office, 2)
+    with pytest.raises(BadReceipt):
+        proof_of(office, [pages[place] for place in order])
+
+
+def test_a_page_of_another_consent_is_found(office: Office):
+    pages = pages_of(office, 3)
+    pages[1] = json.dumps(json.loads(pages[1]) | {"consent_id": jti()}).encode()
+    with pytest.raises(BadReceipt, match="another consent"):
+        proof_of(office, pages)
+
+
+KID = "k" * 22  # the same in every process that collects these tests
+
+
+@pytest.mark.parametrize("mark", ["", "x.1", f"{KID}.", f"{KID}.x", f"{KID}.1.1", f"{KID}.-1", f"{KID}.{10**15}", 7, None])
+def test_what_is_no_mark_is_refused(mark: object):
+    assert "no receipt" in why(paper(WHOLE, next=mark))
+
+
+def test_an_answer_is_bounded(office: Office):
+    consent, _ = filed(office)
+    facts = {"session": "s1", "by": "ann"}
+    chain = Chains()
+    records = [chain.next(consent.cid, Audited.KEYBOARD, facts, NOW * 1000) for _ in range(PAGE)]
+    for record in records:
+        office.receive(office.pen, office.pen.recorded(record))
+    body = json.loads(office.do(lambda desk: document(desk.records, VM, None, NOW * 1000)))
+    assert len(body["tokens"]) == PAGE
+    assert body["next"] == f"{office.pen.key.kid}.{PAGE}"

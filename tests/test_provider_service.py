@@ -9,12 +9,15 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from eva.endpoint import MetricsListener
 from eva.resource_id import ResourceId
 from eva.token import Typ, thumbprint, verify
 from eva.whereabouts import WHEREABOUTS_PATH, Query, Whereabouts
 from eva.wire import CONTENT_TYPE, LEASE_PATH, MAX_ENVELOPE, NODES, Envelope, KeySet, Lease
 from lab.certificates import Authority
+from lab.ports import free_port
 from provider.keys import read_public
+from provider.service import tcp_socket
 from tests.provider_parts import Cloud, Pen, jti, now, running_cloud
 
 
@@ -47,6 +50,15 @@ async def test_a_lease_over_https_is_the_same_envelope(cloud: Cloud):
     keys = KeySet.from_claims(verify(envelope.keys, Typ.KEYS, {thumbprint(root): root}, NODES)).keys
     lease = Lease.from_claims(verify(envelope.token, Typ.LEASE, keys, cloud.pen.name))
     assert lease.nonce == nonce
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_no_answer_waits_for_the_acknowledgement_of_its_head(address: str):
+    """Each connection has TCP_NODELAY from the socket that listens."""
+    with tcp_socket(MetricsListener(address, free_port())) as listening, socket.create_connection(listening.getsockname()[:2]):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 async def test_one_nonce_over_both_ways_is_answered_twice(cloud: Cloud):

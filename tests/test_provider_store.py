@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, event, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lab.postgresql import Postgresql
 from provider import engine
@@ -133,6 +134,109 @@ async def test_the_store_thread_gives_what_was_decided_and_what_was_raised(place
     with pytest.raises(ZeroDivisionError):
         await thread.read(lambda _: 1 // 0)
     thread.close()
+
+
+class Busy:
+    """A store's thread that is held up by one decision while others come, and what it has put on disk since."""
+
+    def __init__(self, place: Place) -> None:
+        self.thread = StoreThread(Store(place, create=True))
+        self.commits = 0
+        self._came, self._go_on = threading.Event(), threading.Event()
+
+    def _hold(self, _: Connection) -> None:
+        self._came.set()
+        self._go_on.wait(10)
+
+    def _count(self, _: Connection) -> None:
+        self.commits += 1
+
+    async def all(self, *decisions: Callable[[Connection], object]) -> list[object]:
+        """What each gave or raised, though all came while another transaction ran."""
+        held = asyncio.create_task(self.thread.write(self._hold))
+        await asyncio.to_thread(self._came.wait, 10)
+        others = [asyncio.create_task(self.thread.write(one)) for one in decisions]
+        await asyncio.sleep(0)  # each has its place now
+        event.listen(self.thread.store._engine, "commit", self._count)
+        self._go_on.set()
+        await held
+        return await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.fixture
+def busy(place: Place) -> Iterator[Busy]:
+    found = Busy(place)
+    yield found
+    found.thread.close()
+
+
+def add(name: str) -> Callable[[Connection], list[str]]:
+    """Enrols a node, and gives all that there are."""
+
+    def decide(connection: Connection) -> list[str]:
+        Books(connection).enrol(name, Pen(name).public, 0)
+        return [node.name for node in Books(connection).nodes()]
+
+    return decide
+
+
+def add_and_fail(connection: Connection) -> None:
+    add("failed")(connection)
+    raise ZeroDivisionError
+
+
+def add_a_stranger(connection: Connection) -> None:
+    connection.execute(text("INSERT INTO revocations (node, seq, jti, made_ms, token) VALUES ('n', 1, 'j', 0, 't')"))
+
+
+async def test_decisions_that_come_together_share_one_commit_and_each_sees_those_before_it(busy: Busy):
+    assert await busy.all(add("a"), add("b"), add("c")) == [["a"], ["a", "b"], ["a", "b", "c"]]
+    assert busy.commits == 2  # the one that held them up, and theirs
+    assert names(busy.thread.store) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(add_and_fail, ZeroDivisionError), (add_a_stranger, IntegrityError)])
+async def test_one_that_fails_undoes_nothing_of_its_neighbours(
+    busy: Busy, wrong: Callable[[Connection], None], error: type[Exception]
+):
+    before, failed, after = await busy.all(add("a"), wrong, add("c"))
+    assert (before, after) == (["a"], ["a", "c"])
+    assert isinstance(failed, error)
+    assert names(busy.thread.store) == ["a", "c"]
+
+
+async def test_what_is_not_put_on_disk_is_told_to_nobody(busy: Busy):
+    def lose_the_connection(connection: Connection) -> None:
+        raise OperationalError("", None, Exception("gone"))
+
+    assert [type(one) for one in await busy.all(add("a"), lose_the_connection, add("c"))] == [StoreDown] * 3
+    assert names(busy.thread.store) == []
+
+
+async def test_a_commit_that_fails_fails_for_all(tmp_path: Path):
+    busy = Busy(tmp_path / "provider.db")
+
+    def owe(connection: Connection) -> None:
+        connection.execute(text("PRAGMA defer_foreign_keys=ON"))
+        add_a_stranger(connection)
+
+    assert [type(one) for one in await busy.all(add("a"), owe)] == [IntegrityError] * 2
+    assert names(busy.thread.store) == []
+    busy.thread.close()
+
+
+async def test_one_who_has_gone_before_his_turn_decides_nothing(place: Place):
+    busy = Busy(place)
+    held = asyncio.create_task(busy.thread.write(busy._hold))
+    await asyncio.to_thread(busy._came.wait, 10)
+    gone, stays = asyncio.create_task(busy.thread.write(add("a"))), asyncio.create_task(busy.thread.write(add("b")))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    busy._go_on.set()
+    await held
+    assert await stays == ["b"]
+    busy.thread.close()
 
 
 # SQLite

@@ -1,15 +1,20 @@
 """What the real daemon does with its disk at a start (invariant 3)."""
 
 import asyncio
+import json
 import shutil
 import sqlite3
 import time
+from pathlib import Path
 
-from eva.control import Method
-from lab.cloud import Cloud
+from eva.control import Method, Refused
+from lab.cloud import Cloud, Ercs
 from lab.libvirt_host import Guest, LibvirtHost
-from tests.system_operator import NODE, signed_in
-from tests.system_parts import well
+from tests.conftest import resource_id_of
+from tests.system_operator import NODE, PATIENCE, signed_in
+from tests.system_parts import LOOK, consented, until, well
+
+ASKS = 4.0  # seconds in which a node asks twice: so long is waited for what must not happen
 
 
 async def _listed(cloud: Cloud) -> list[object]:
@@ -35,22 +40,111 @@ def test_a_start_trusts_the_audit_and_notes_the_time(libvirt_host: LibvirtHost, 
         assert asyncio.run(_listed(cloud)) == []
 
 
-def test_an_old_state_brought_back_revives_nothing_that_the_provider_revoked(libvirt_host: LibvirtHost, mortal: Guest) -> None:
-    """Nobody should bring it back (docs/operations.md); the lease that opens the node has the revocation in it all the same."""
+def _row(cloud: Cloud) -> dict[str, object]:
+    """The node as `nodes list` has it."""
+    (row,) = json.loads(cloud.provider_command("nodes", "list", "--json"))
+    return dict(row)
+
+
+async def _opens(cloud: Cloud, resource_id: str, seconds: float) -> bool:
+    """Whether an operator gets a console within that time."""
+    deadline = time.monotonic() + seconds
+    async with signed_in(cloud) as alice:
+        while time.monotonic() < deadline:
+            try:
+                await alice.open(resource_id)
+            except Refused:
+                await asyncio.sleep(LOOK)
+            else:
+                return True
+    return False
+
+
+async def _told(cloud: Cloud) -> None:
+    """Return when the provider has heard what is in the audit now: by the ask after the one that may be under way."""
+    asked = int(str(_row(cloud)["asked_ms"]))
+    await until(lambda: int(str(_row(cloud)["asked_ms"])) > asked + 3000, "what the node tells since")
+
+
+def _put_back(node: Ercs, old: Path) -> None:
+    """Its state becomes what it was."""
+    node.program.kill()
+    shutil.rmtree(node.directory / "state")
+    old.rename(node.directory / "state")
+    node.start()
+
+
+def _new_node(cloud: Cloud) -> str:
+    """As docs/operations.md has it; give what `nodes add` said."""
+    node = cloud.nodes[NODE]
+    node.program.stop()
+    shutil.rmtree(node.directory / "state")
+    (node.directory / "node.pub").write_text(cloud.node_command(NODE, "keygen"))
+    said = cloud.provider_command("nodes", "add", NODE, "--key", str(node.directory / "node.pub"), "--replace")
+    node.start()
+    return said
+
+
+async def _assert_refused(cloud: Cloud, resource_id: str) -> None:
+    assert not await _opens(cloud, resource_id, ASKS)
+    row = _row(cloud)
+    assert (row["rolled_back"], row["alive"]) == (True, False)
+    assert "ROLLED BACK" in str(row["audit"])
+    assert "is refused from now on" in cloud.provider.transcript.path.read_text()
+
+
+async def test_an_old_state_brought_back_revives_nothing_that_the_provider_revoked(
+    libvirt_host: LibvirtHost, mortal: Guest
+) -> None:
+    """Nor what it did not: the node is refused until it is a new one, and that ends what stood there."""
     with Cloud({"host1": libvirt_host.uri}) as cloud:
         node = cloud.nodes[NODE]
-        state, old = node.directory / "state", node.directory / "old"
-        granted = cloud.grant(mortal.resource_id)
-        node.program.stop()
-        shutil.copytree(state, old)
-        node.start()
-        cloud.revoke(consent=granted["consent_id"])
-        node.program.kill()
-        shutil.rmtree(state)
-        old.rename(state)
-        node.start()
-        asyncio.run(well(cloud))
+        granted, other = cloud.grant(mortal.resource_id), resource_id_of("another")
         cloud.cmdlet("Grant-RdpAccessToErcsVM")
-        assert asyncio.run(_listed(cloud)) == []
-        assert "consent-revoked" in cloud.node_command(NODE, "consents")
-        cloud.node_command(NODE, "verify-audit")
+        double = libvirt_host.define_guest(resource_id=other)
+        try:
+            await consented(cloud, other)
+            node.program.stop()
+            shutil.copytree(node.directory / "state", node.directory / "old")
+            node.start()
+            cloud.revoke(consent=granted["consent_id"])
+            await _told(cloud)
+            _put_back(node, node.directory / "old")
+            await _assert_refused(cloud, str(mortal.resource_id))
+            cloud.node_command(NODE, "verify-audit")
+            assert "1 consents that stood there are ended" in _new_node(cloud)
+            await well(cloud)
+            cloud.cmdlet("Grant-RdpAccessToErcsVM")
+            assert await _listed(cloud) == []
+            await consented(cloud, mortal)
+            assert await _opens(cloud, str(mortal.resource_id), PATIENCE)
+        finally:
+            double.discard()
+
+
+async def test_an_old_state_brought_back_revives_nothing_that_the_node_alone_had_ended(
+    libvirt_host: LibvirtHost, mortal: Guest, vm: Guest
+) -> None:
+    """The virtual machine was re-created under its UUID: by the old state it is still the one that was consented to.
+
+    The copy was made of a running node, whose start adds more records than the true state had: an END for each session.
+    """
+    with Cloud({"host1": libvirt_host.uri}) as cloud:
+        node = cloud.nodes[NODE]
+        await well(cloud)
+        await consented(cloud, mortal)
+        await consented(cloud, vm)
+        async with signed_in(cloud) as alice:
+            for _ in range(4):
+                await alice.console(vm.resource_id, "graphics")
+            shutil.copytree(node.directory / "state", node.directory / "old")
+            mortal.destroy()
+            mortal.undefine()
+            again = mortal.host.start_guest(mortal.name, mortal.uuid, resource_id=mortal.resource_id, wait=False)
+            try:
+                await until(lambda: "vm-gone" in cloud.node_command(NODE, "consents"), "the consent's end in the node's books")
+                await _told(cloud)
+                _put_back(node, node.directory / "old")
+                await _assert_refused(cloud, str(mortal.resource_id))
+            finally:
+                again.discard()

@@ -18,7 +18,9 @@ from lab.process import Program
 from lab.rest import DIRECTORY, Issuer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LIBRARY = ROOT / ".lab/oidc/node_modules/oidc-provider/lib/index.js"
+MODULES = ROOT / ".lab/oidc/node_modules"
+NODE = MODULES / ".bin/node"
+LIBRARY = MODULES / "oidc-provider/lib/index.js"
 MOST_PAGES = 6  # code, sign-in, consent
 
 
@@ -32,7 +34,7 @@ class Adfs:
         self.url = f"https://localhost:{port}/adfs"
         pair = self.authority.server("login")
         settings = {"directory": DIRECTORY, "resources": list(resources), "programs": dict(programs)}
-        words = ["node", str(ROOT / "tests/azure/adfs.mjs"), str(LIBRARY), str(port), str(pair.certificate), str(pair.key)]
+        words = [str(NODE), str(ROOT / "tests/azure/adfs.mjs"), str(LIBRARY), str(port), str(pair.certificate), str(pair.key)]
         self._program = Program([*words, json.dumps(settings)], directory / "log")
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Consents keep an id over renewals and moves; loads, features and role assignments."""
+"""Consents keep an id over renewals and moves; loads, features and role assignments; the newest word of each node."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def upgrade() -> None:
     homeless = sa.text("moved_ms IS NOT NULL AND replaced_ms IS NULL AND ended_ms IS NULL")
     op.create_index("consents_homeless", "consents", ["moved_ms"], sqlite_where=homeless, postgresql_where=homeless)
     _features_and_roles()
+    op.add_column("nodes", sa.Column("asked_at", sa.BigInteger))
+    # an old message that came again could set it, and from now on it refuses the node
+    op.execute("UPDATE nodes SET behind_ms = NULL")
 
 
 def _fill() -> None:
