@@ -415,6 +415,7 @@ def test_the_providers_store_comes_back_from_its_backup(well: Machine) -> None:
     backup, *restore, repair = lines_of("### The provider")
     well.play_line(backup)
     well.revoke(well.grant())
+    well.await_told()  # and has put away the receipts that came
     for line in restore:
         well.play_line(line)
     well.await_word("refused: ahead", well.log)
