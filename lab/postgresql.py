@@ -6,8 +6,10 @@ As root it runs as nobody. With a key pair it takes TLS too. `settings` go to it
 command line. It is as durable as the provider asks for: fsync is on.
 """
 
+import contextlib
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -32,6 +34,18 @@ ACCESS = """\
 local all all trust
 host all all 127.0.0.1/32 scram-sha-256
 """
+
+
+PATIENCE_S = 20.0  # with a backend that ends
+
+
+def _children(pid: int) -> list[int]:
+    """Give a pidfd of each child that is there; the caller closes them."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.pidfd_open(int(child)))
+    return found
 
 
 class NoPostgresql(Exception):
@@ -123,11 +137,16 @@ class Postgresql:
             self._program = None
 
     def kill(self) -> None:
-        """End the postmaster by SIGKILL; its backends see that and end. It can be started again."""
+        """End the postmaster by SIGKILL; its backends see that and end, and are waited for. It can be started again."""
         if self._program is not None:
+            backends = _children(self._program.pid)
             self._program.kill()
             self._program.close()
             self._program = None
+            for backend in backends:
+                # while one has the shared memory a new postmaster does not start
+                select.select([backend], [], [], PATIENCE_S)
+                os.close(backend)
 
     def close(self) -> None:
         """Stop it for good and remove its directory."""

@@ -9,9 +9,11 @@ from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
 from lab.certificates import Authority
+from provider.books import Books
 from provider.command import cli
 from provider.engine import open_engine
 from provider.migration import upgrade
@@ -92,9 +94,7 @@ def test_a_load_that_is_miscounted_is_found(host: Host):
     host.run("keys", "init")
     store = Store(host.place)
     with store.write() as connection:
-        connection.execute(
-            text("INSERT INTO nodes VALUES ('AzS-ERCS01', 'azs-ercs01', 'k', 'p', 0, 0, 0, 0, 0, 0, '', NULL, NULL, NULL)")
-        )
+        Books(connection).enrol("AzS-ERCS01", Ed25519PrivateKey.generate().public_key(), 0)
         connection.execute(text("INSERT INTO loads VALUES ('AzS-ERCS01', 9999999900, 1)"))
     store.close()
     found = host.run("store", "check")
