@@ -25,7 +25,7 @@ demo: setup
 	@$(PYTHON) -m lab.demo
 
 test: setup
-	$(PYTHON) -m pytest -q --durations=10 -m "not faults and not azure" -n 3 --dist loadfile
+	$(PYTHON) -m pytest -q --durations=10 -m "not faults and not azure" -n 4 --dist loadfile
 
 test-faults: setup
 	$(PYTHON) -m pytest -q --durations=10 -m faults --timeout=3600

@@ -1,5 +1,6 @@
 """The lab's parts as fixtures: a real libvirtd, real guests, a real mosquitto."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +22,9 @@ from tests.system_parts import brought_to_its_shell
 # an example may take its time on a busy machine; pytest-timeout bounds the test
 settings.register_profile("eva", deadline=None, print_blob=True)
 settings.load_profile("eva")
+
+# A run that a shell started in its background has SIGINT ignored, and so would have every program that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
