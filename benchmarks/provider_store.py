@@ -31,17 +31,17 @@ from eva.resource_id import ResourceId
 from eva.token import SigningKey, Typ, b64
 from eva.wire import Envelope, Event, LeaseRequest, Receipt
 from lab.postgresql import Postgresql
-from provider.ask import Ask
-from provider.authority import RecentNonces
-from provider.books import QUARTER, Books
-from provider.desk import Desk, Offer
-from provider.enabling import enable
-from provider.features import FeatureBooks, GlobalState
-from provider.intake import Intake
+from provider.consent.ask import Ask
+from provider.consent.authority import RecentNonces
+from provider.consent.desk import Desk, Offer
+from provider.consent.enabling import enable
+from provider.consent.features import FeatureBooks, GlobalState
+from provider.consent.intake import Intake
 from provider.keys import Signer, sign_key_set
-from provider.place import Place, PostgresqlServer, parse_place
-from provider.schema import consents, loads, nodes, receipts, revocations, watermarks
-from provider.store import Store
+from provider.store.books import QUARTER, Books
+from provider.store.place import Place, PostgresqlServer, parse_place
+from provider.store.schema import consents, loads, nodes, receipts, revocations, watermarks
+from provider.store.store import Store
 
 NODES = 8
 TURNS = 20  # of each transaction in one round

@@ -16,20 +16,20 @@ from typing import Any
 import click
 
 from eva.token import b64
-from provider.authority import ALIVE_MS
-from provider.books import Books, Enrolled
-from provider.call import call
-from provider.consent_commands import consent
-from provider.desk import Desk, enrol, replace
-from provider.feature_commands import feature
-from provider.host import BadConfig, Commands, now_ms, opened, utc
-from provider.identity_commands import issuer, roles, token
-from provider.key_commands import keys
-from provider.key_sets import KeySets
+from provider.commands.call import call
+from provider.commands.consents import consent
+from provider.commands.features import feature
+from provider.commands.host import BadConfig, Commands, now_ms, opened, utc
+from provider.commands.identity import issuer, roles, token
+from provider.commands.keys import keys
+from provider.commands.receipts import verify_receipt_file
+from provider.commands.store import store
+from provider.consent.authority import ALIVE_MS
+from provider.consent.desk import Desk, enrol, replace
 from provider.keys import load_signer, read_public, signer_at
-from provider.receipt_commands import verify_receipt_file
 from provider.settings import DEFAULT_PATH, Settings, read
-from provider.store_commands import store
+from provider.store.books import Books, Enrolled
+from provider.store.key_sets import KeySets
 
 
 @click.group(cls=Commands, invoke_without_command=True)

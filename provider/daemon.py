@@ -11,18 +11,18 @@ from pathlib import Path
 
 import uvloop
 
+from provider.consent.registrar import Registrar
+from provider.consent.rounds import move_for_ever, prune_for_ever, sweep_for_ever
 from provider.keys import Signers, load_signer
 from provider.local_socket import admin_server, unix_socket
 from provider.meters import Meters
 from provider.mqtt import MqttPost
 from provider.notify import notify, watchdog_seconds
-from provider.place import Place
-from provider.registrar import Registrar
-from provider.rest import reload_certificates, rest_servers
-from provider.rounds import move_for_ever, prune_for_ever, sweep_for_ever
+from provider.rest.endpoints import reload_certificates, rest_servers
 from provider.service import Server, lease_server, metrics_server, tcp_socket
 from provider.settings import Settings
-from provider.store import Store, StoreDown, StoreThread
+from provider.store.place import Place
+from provider.store.store import Store, StoreDown, StoreThread
 
 RETRY_SECONDS = 2.0
 

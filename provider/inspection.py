@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from provider.api_settings import Issuer
-from provider.jwks import read_bounded, read_key_set
 from provider.mqtt import tls_context
+from provider.rest.jwks import read_bounded, read_key_set
+from provider.rest.settings import Issuer
 from provider.settings import Settings
 
 

@@ -26,10 +26,10 @@ from sqlalchemy import Connection
 
 from eva.token import BadToken, SigningKey, Typ, thumbprint
 from eva.wire import KeySet
-from provider.key_sets import KeySets, verified
-from provider.secret import MAX_FILE, BadSecret, read_private_file
 from provider.settings import KeyFiles
-from provider.store import Store, StoreDown
+from provider.store.key_sets import KeySets, verified
+from provider.store.secret import MAX_FILE, BadSecret, read_private_file
+from provider.store.store import Store, StoreDown
 
 log = logging.getLogger("provider.keys")
 

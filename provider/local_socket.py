@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from eva.consent import MAX_REASON, Access, Kind, Principal
 from eva.resource_id import BadResourceId, ResourceId, is_guid
-from provider.ask import Ask
-from provider.authority import Refusal, Refused
-from provider.features import GlobalState
-from provider.letters import Cut
-from provider.registrar import Registrar
+from provider.consent.ask import Ask
+from provider.consent.authority import Refusal, Refused
+from provider.consent.features import GlobalState
+from provider.consent.letters import Cut
+from provider.consent.registrar import Registrar
 from provider.service import Server, bare_app, config_of
-from provider.store import StoreDown
+from provider.store.store import StoreDown
 
 STATUS = {
     Refusal.UNKNOWN_NODE: 404,

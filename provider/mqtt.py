@@ -21,12 +21,12 @@ from paho.mqtt.properties import Properties
 from eva.consent import is_node_name
 from eva.token import BadToken
 from eva.wire import MAX_ENVELOPE, lease_request_topic, lease_topic, receipt_topic, status_topic
-from provider.authority import Refused
-from provider.letters import Undelivered
+from provider.consent.authority import Refused
+from provider.consent.letters import Undelivered
+from provider.consent.registrar import Registrar
 from provider.meters import Meters
-from provider.registrar import Registrar
 from provider.settings import Mqtt
-from provider.store import StoreDown
+from provider.store.store import StoreDown
 
 LANES = 4
 LANE_LENGTH = 256

@@ -18,13 +18,13 @@ from eva.endpoint import MetricsListener
 from eva.token import BadToken
 from eva.whereabouts import WHEREABOUTS_PATH, Whereabouts
 from eva.wire import CONTENT_TYPE, LEASE_PATH, MAX_ENVELOPE
-from provider.api_settings import ApiListener
-from provider.authority import Refused
+from provider.consent.authority import Refused
+from provider.consent.registrar import Registrar
 from provider.meters import Meters
 from provider.mqtt import MqttPost
-from provider.registrar import Registrar
+from provider.rest.settings import ApiListener
 from provider.settings import LeaseListener
-from provider.store import StoreDown
+from provider.store.store import StoreDown
 
 BODY_SECONDS = 5
 NO_STORE = {"cache-control": "no-store"}

@@ -11,8 +11,8 @@ from pathlib import Path
 from eva.consent import PROVIDER
 from eva.endpoint import ClientTls, MetricsListener, address, client_tls, is_loopback, metrics, path, port
 from eva.strict_yaml import BadSettings, Section, load
-from provider.api_settings import Rest, rest
-from provider.place import Place, PostgresqlServer, parse_place
+from provider.rest.settings import Rest, rest
+from provider.store.place import Place, PostgresqlServer, parse_place
 
 DEFAULT_PATH = Path("/etc/eva/provider.yaml")
 

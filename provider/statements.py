@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
-from provider.schema import (
+from provider.store.schema import (
     anchors,
     consents,
     feature_subscriptions,

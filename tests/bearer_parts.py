@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from provider.api_settings import Algorithm, Issuer
+from provider.rest.settings import Algorithm, Issuer
 
 ISSUER = "https://login.example/realms/cloud"
 AUDIENCE = "https://management.example"

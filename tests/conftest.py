@@ -13,8 +13,8 @@ from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.mosquitto import Mosquitto
 from lab.postgresql import Postgresql
-from provider.place import Place
-from provider.store import Store
+from provider.store.place import Place
+from provider.store.store import Store
 from tests.provider_office import Office
 from tests.store_parts import place_on
 from tests.system_parts import brought_to_its_shell

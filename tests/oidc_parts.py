@@ -36,7 +36,7 @@ MOST_PAGES = 4  # sign-in and consent, and where they lead
 
 # How long it takes until a set of keys may be fetched anew: shorter than in earnest, so that a test can outwait it
 PAUSE = 3.0
-DAEMON = f"import provider.jwks; provider.jwks.REFRESH_SECONDS = {PAUSE}; from provider.command import main; main()"
+DAEMON = f"import provider.rest.jwks; provider.rest.jwks.REFRESH_SECONDS = {PAUSE}; from provider.command import main; main()"
 
 
 def private_jwk(kid: str) -> dict[str, Any]:

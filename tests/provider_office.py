@@ -11,15 +11,15 @@ from eva.consent import CLOUDADMIN, Access, Consent, Kind, Revocation
 from eva.resource_id import ResourceId
 from eva.token import Typ, verify
 from eva.wire import Envelope, Event, Lease
-from provider.ask import Ask
-from provider.authority import RecentNonces, Refusal, Refused
-from provider.books import Books
-from provider.desk import Desk, Offer, enrol
-from provider.features import FeatureBooks
-from provider.intake import Answered, Intake, RolledBack, Taken
+from provider.consent.ask import Ask
+from provider.consent.authority import RecentNonces, Refusal, Refused
+from provider.consent.desk import Desk, Offer, enrol
+from provider.consent.features import FeatureBooks
+from provider.consent.intake import Answered, Intake, RolledBack, Taken
 from provider.keys import Signer, sign_key_set
-from provider.place import Place
-from provider.store import Store
+from provider.store.books import Books
+from provider.store.place import Place
+from provider.store.store import Store
 from tests.provider_parts import SUBSCRIPTION, Pen, jti, resource_id, signing_key
 
 T = TypeVar("T")

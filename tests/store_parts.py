@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.postgresql import Postgresql
-from provider.place import PostgresqlServer, parse_place
+from provider.store.place import PostgresqlServer, parse_place
 
 
 def place_on(server: Postgresql, name: str, template: str | None = None) -> PostgresqlServer:

@@ -24,20 +24,20 @@ from eva.resource_id import ResourceId
 from eva.token import Typ
 from provider import command as provider_command
 from provider import settings
-from provider.admin_api import FEATURE_PATH, FEATURES_PATH, admin_app
-from provider.admission import Keychain
-from provider.authority import Refusal, Refused
-from provider.bearer import Fault
-from provider.front import refused
+from provider.consent.authority import Refusal, Refused
 from provider.meters import Meters
-from provider.tenant_api import MACHINE_PATH, tenant_app
+from provider.rest.admin_api import FEATURE_PATH, FEATURES_PATH, admin_app
+from provider.rest.admission import Keychain
+from provider.rest.bearer import Fault
+from provider.rest.front import refused
+from provider.rest.tenant_api import MACHINE_PATH, tenant_app
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = (ROOT / "docs/protocol.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 REST = (ROOT / "docs/rest.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PYTHON = [path for package in ("eva", "hypervisor", "broker", "provider", "cmdlets") for path in (ROOT / package).glob("*.py")]
+PYTHON = [path for package in ("eva", "hypervisor", "broker", "provider", "cmdlets") for path in (ROOT / package).rglob("*.py")]
 
 
 def section(text: str, heading: str) -> str:
@@ -213,7 +213,7 @@ def test_what_the_rest_answers_with() -> None:
     for refusal in Refusal:
         answer = refused(Refused(refusal), "", "")
         there.add((answer.status, answer.code))
-    for source in (ROOT / "provider").glob("*.py"):
+    for source in (ROOT / "provider").rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text())):
             match node:
                 case ast.Call(func=ast.Name("ArmError"), args=[ast.Constant(int(status)), ast.Constant(str(code)), *_]):
@@ -308,7 +308,7 @@ def keys_read(path: Path) -> set[str]:
 
 EXAMPLES = {
     "broker.yaml": ("broker/settings.py", "eva/endpoint.py"),
-    "provider.yaml": ("provider/settings.py", "provider/api_settings.py", "eva/endpoint.py"),
+    "provider.yaml": ("provider/settings.py", "provider/rest/settings.py", "eva/endpoint.py"),
     "client.yaml": ("cmdlets/settings.py",),
     "users.yaml": ("broker/accounts.py",),
 }

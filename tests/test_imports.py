@@ -129,8 +129,8 @@ PLANTED = [
     ("broker/gate.py", "from provider import store", "provider.store"),
     ("broker/deep/gate.py", "from ...provider import store", "provider.store"),
     ("broker/gate.py", "import importlib\nimportlib.import_module('libvirt')", "libvirt"),
-    ("provider/store.py", "from hypervisor.dialer import Dialer", "hypervisor.dialer.Dialer"),
-    ("provider/store.py", "from broker import journal", "broker.journal"),
+    ("provider/store/store.py", "from hypervisor.dialer import Dialer", "hypervisor.dialer.Dialer"),
+    ("provider/store/store.py", "from broker import journal", "broker.journal"),
     ("cmdlets/connect.py", "from broker import journal", "broker.journal"),
     ("cmdlets/connect.py", "from tests import conftest", "tests.conftest"),
 ]
@@ -149,7 +149,7 @@ ALLOWED = [
     ("eva/token.py", "from urllib.parse import unquote\nfrom collections.abc import Mapping\nfrom . import wire"),
     ("hypervisor/worker.py", "import libvirt, os\nfrom eva.consent import Kind"),
     ("broker/gate.py", "import asyncio\nfrom hypervisor.dialer import Line\nfrom hypervisor import inventory"),
-    ("provider/store.py", "import sqlite3\nfrom eva import token"),
+    ("provider/store/store.py", "import sqlite3\nfrom eva import token"),
 ]
 
 

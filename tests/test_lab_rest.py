@@ -9,8 +9,8 @@ import pytest
 from eva.strict_yaml import load
 from lab.certificates import KeyPair
 from lab.rest import Endpoints, Identity, Issuer, write_caller
-from provider.api_settings import Rest
-from provider.api_settings import rest as parse
+from provider.rest.settings import Rest
+from provider.rest.settings import rest as parse
 
 ENDPOINTS = Endpoints(8444, 8445)
 

@@ -1,4 +1,4 @@
-"""provider/admin_api.py, over HTTPS against the daemon."""
+"""provider/rest/admin_api.py, over HTTPS against the daemon."""
 
 from __future__ import annotations
 

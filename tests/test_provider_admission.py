@@ -1,4 +1,4 @@
-"""provider/admission.py and provider/front.py, over HTTPS: who is let in, in which order things are asked, and who never is."""
+"""provider/rest/admission.py and front.py, over HTTPS: who is let in, in which order things are asked, and who never is."""
 
 from __future__ import annotations
 

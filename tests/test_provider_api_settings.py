@@ -1,4 +1,4 @@
-"""provider/api_settings.py: what the settings of the REST may say, and what would open it to others."""
+"""provider/rest/settings.py: what the settings of the REST may say, and what would open it to others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eva.strict_yaml import BadSettings, load
-from provider.api_settings import Algorithm, Rest, rest
+from provider.rest.settings import Algorithm, Rest, rest
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "provider.yaml"
 GUID = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"

@@ -1,4 +1,4 @@
-"""provider/arm.py: api-versions, request ids and errors as Azure Resource Manager has them."""
+"""provider/rest/arm.py: api-versions, request ids and errors as Azure Resource Manager has them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from provider.arm import ADMIN, ARM, VM, ArmError, Exchange, api_version, feature_id, nothing_at, throttled
+from provider.rest.arm import ADMIN, ARM, VM, ArmError, Exchange, api_version, feature_id, nothing_at, throttled
 
 
 def refused(query: list[tuple[str, str]]) -> str:

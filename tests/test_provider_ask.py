@@ -1,4 +1,4 @@
-"""provider/ask.py: what an open question means."""
+"""provider/consent/ask.py: what an open question means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from eva.consent import CLOUDADMIN, Access, Consent, Kind, Principal
 from eva.resource_id import ResourceId
-from provider.ask import Ask, Scopes
+from provider.consent.ask import Ask, Scopes
 from tests.provider_parts import jti, resource_id
 
 VM = ResourceId.parse(resource_id())

@@ -1,4 +1,4 @@
-"""provider/authority.py: each rule by itself."""
+"""provider/consent/authority.py: each rule by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eva.wire import Event, LeaseRequest, Receipt
-from provider.authority import (
+from provider.consent.authority import (
     AnchorVerdict,
     Candidate,
     Failed,

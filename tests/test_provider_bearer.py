@@ -1,4 +1,4 @@
-"""provider/bearer.py: what of a token is believed, and each way in which one is not."""
+"""provider/rest/bearer.py: what of a token is believed, and each way in which one is not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.api_settings import Algorithm
-from provider.bearer import MAX_BYTES, BadBearer, Fault, bearer, parse, verify
-from provider.caller import Caller
+from provider.rest.bearer import MAX_BYTES, BadBearer, Fault, bearer, parse, verify
+from provider.rest.caller import Caller
+from provider.rest.settings import Algorithm
 from tests.bearer_parts import AUDIENCE, EDWARDS, ISSUER, NOW, OID, P256, PRIVATE, RSA, Pen, issuer, jwk, segment
 
 PEN = Pen()

@@ -1,10 +1,10 @@
-"""provider/caller.py: nobody's id can be read as somebody else's."""
+"""provider/rest/caller.py: nobody's id can be read as somebody else's."""
 
 from __future__ import annotations
 
 import pytest
 
-from provider.caller import Caller, is_id, principal
+from provider.rest.caller import Caller, is_id, principal
 
 GUID = "7D2F4A3C-5B1E-4C88-9A06-2F3D1E5B7C90"
 

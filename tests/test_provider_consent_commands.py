@@ -1,4 +1,4 @@
-"""provider/consent_commands.py: what a person types, against the real daemon and a node written by hand."""
+"""provider/commands/consents.py: what a person types, against the real daemon and a node written by hand."""
 
 from __future__ import annotations
 

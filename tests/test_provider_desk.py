@@ -1,4 +1,4 @@
-"""provider/desk.py: decisions in a real store, without network or loop."""
+"""provider/consent/desk.py: decisions in a real store, without network or loop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from eva.consent import Consent, Revocation
 from eva.ending import Ending
 from eva.token import Typ, verify
 from eva.wire import Envelope, Event
-from provider.authority import Refusal
-from provider.books import State
-from provider.desk import enrol, replace
+from provider.consent.authority import Refusal
+from provider.consent.desk import enrol, replace
+from provider.store.books import State
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti
 

@@ -1,4 +1,4 @@
-"""provider/enabling.py: what a tenant's call means, in a real store, without network or loop."""
+"""provider/consent/enabling.py: what a tenant's call means, in a real store, without network or loop."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 from eva.consent import Access, Consent, Kind, Principal
 from eva.ending import Ending
 from eva.wire import Event
-from provider.ask import Ask, Enabled, How
-from provider.authority import Refusal
-from provider.books import State
-from provider.desk import Offer
-from provider.disabling import disable_subscription, set_global_state
-from provider.enabling import UnderWay, enable
-from provider.features import GlobalState
+from provider.consent.ask import Ask, Enabled, How
+from provider.consent.authority import Refusal
+from provider.consent.desk import Offer
+from provider.consent.disabling import disable_subscription, set_global_state
+from provider.consent.enabling import UnderWay, enable
+from provider.consent.features import GlobalState
+from provider.store.books import State
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 
 ASK = Ask(VM, "tenant")

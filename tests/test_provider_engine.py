@@ -1,4 +1,4 @@
-"""provider/engine.py: the way to a PostgreSQL server, with TLS, and what its settings must be. Files: test_provider_store.py."""
+"""provider/store/engine.py: the way to a PostgreSQL server, with TLS, and its settings. Files: test_provider_store.py."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from lab.certificates import Authority
 from lab.postgresql import Postgresql
-from provider import engine
-from provider.engine import BadStore, open_engine, reading_options
-from provider.place import PostgresqlServer, parse_place
-from provider.store import Store, StoreDown
+from provider.store import engine
+from provider.store.engine import BadStore, open_engine, reading_options
+from provider.store.place import PostgresqlServer, parse_place
+from provider.store.store import Store, StoreDown
 from tests.store_parts import place_on
 
 

@@ -1,4 +1,4 @@
-"""provider/feature_commands.py: what a person types, against the real daemon and a node written by hand."""
+"""provider/commands/features.py: what a person types, against the real daemon and a node written by hand."""
 
 from __future__ import annotations
 

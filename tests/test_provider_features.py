@@ -1,12 +1,12 @@
-"""provider/features.py: who may consent, as a rule and as rows."""
+"""provider/consent/features.py: who may consent, as a rule and as rows."""
 
 from __future__ import annotations
 
 import pytest
 
-from provider.authority import Refusal
-from provider.disabling import disable_subscription, set_global_state
-from provider.features import FEATURE, Feature, GlobalState, allows
+from provider.consent.authority import Refusal
+from provider.consent.disabling import disable_subscription, set_global_state
+from provider.consent.features import FEATURE, Feature, GlobalState, allows
 from tests.provider_office import NOW, VM, Office
 from tests.provider_parts import SUBSCRIPTION
 

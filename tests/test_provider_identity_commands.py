@@ -1,4 +1,4 @@
-"""provider/identity_commands.py and provider/issuer.py: `eva-provider issuer`, `token`, `roles`."""
+"""provider/commands/identity.py and provider/rest/issuer.py: `eva-provider issuer`, `token`, `roles`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import jwt
 import pytest
 
 from lab.certificates import Authority
-from provider.api_settings import Algorithm
-from provider.bearer import BadBearer, Fault, parse, verify
-from provider.jwks import read_key_set
+from provider.rest.bearer import BadBearer, Fault, parse, verify
+from provider.rest.jwks import read_key_set
+from provider.rest.settings import Algorithm
 from provider.settings import read
 from tests.rest_parts import RestCloud
 

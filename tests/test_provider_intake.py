@@ -1,4 +1,4 @@
-"""provider/intake.py: what nodes send, taken in a real store, without network or loop."""
+"""provider/consent/intake.py: what nodes send, taken in a real store, without network or loop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from eva.resource_id import ResourceId
 from eva.token import BadToken, Typ
 from eva.whereabouts import Query
 from eva.wire import MAX_REVOCATIONS, Envelope, Event
-from provider.authority import RecentNonces, Refusal
-from provider.books import Enrolled, State
-from provider.desk import replace
-from provider.intake import Ahead, Intake, Numbers
+from provider.consent.authority import RecentNonces, Refusal
+from provider.consent.desk import replace
+from provider.consent.intake import Ahead, Intake, Numbers
+from provider.store.books import Enrolled, State
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti
 

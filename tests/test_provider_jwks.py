@@ -1,4 +1,4 @@
-"""provider/jwks.py: key sets as they are, and an issuer's server that is slow, gone, redirects or changes its keys."""
+"""provider/rest/jwks.py: key sets as they are, and an issuer's server that is slow, gone, redirects or changes its keys."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-import provider.jwks
+import provider.rest.jwks
 from lab.certificates import Authority
-from provider.api_settings import Algorithm
-from provider.jwks import MAX_BYTES, Keys, Unreachable, read_key_set
+from provider.rest.jwks import MAX_BYTES, Keys, Unreachable, read_key_set
+from provider.rest.settings import Algorithm
 from tests.bearer_parts import EDWARDS, PRIVATE, issuer, jwk, jwks, segment
 
 
@@ -74,7 +74,7 @@ def test_what_is_no_key_set(raw: bytes):
 
 
 async def test_a_file_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(provider.jwks, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(provider.rest.jwks, "REFRESH_SECONDS", 0.0)
     path = tmp_path / "jwks.json"
     path.write_bytes(jwks(jwk(kid="old")))
     keys = Keys(issuer(jwks_file=path))
@@ -155,7 +155,7 @@ async def test_a_new_key_is_found_once_the_pause_is_over(certificates: Authority
         await keys.key("key-1", Algorithm.EDDSA)
         server.answer = said(jwks(jwk(kid="key-2")))
         before = await keys.key("key-2", Algorithm.EDDSA)
-        monkeypatch.setattr(provider.jwks, "REFRESH_SECONDS", 0.0)
+        monkeypatch.setattr(provider.rest.jwks, "REFRESH_SECONDS", 0.0)
         after = await keys.key("key-2", Algorithm.EDDSA)
     assert (before, after is not None, server.asked) == (None, True, 2)
 
@@ -165,8 +165,8 @@ async def test_a_server_that_fails_later_takes_no_key_away(certificates: Authori
         keys = Keys(issuer(jwks_url=server.url, jwks_ca=certificates.ca))
         await keys.key("key-1", Algorithm.EDDSA)
         server.answer = said(b"", "500 Internal Server Error")
-        monkeypatch.setattr(provider.jwks, "FRESH_SECONDS", -1.0)
-        monkeypatch.setattr(provider.jwks, "REFRESH_SECONDS", 0.0)
+        monkeypatch.setattr(provider.rest.jwks, "FRESH_SECONDS", -1.0)
+        monkeypatch.setattr(provider.rest.jwks, "REFRESH_SECONDS", 0.0)
         assert await keys.key("key-1", Algorithm.EDDSA) is not None
         assert server.asked == 2
 
@@ -175,7 +175,7 @@ async def test_a_set_of_yesterday_counts_no_more(certificates: Authority, monkey
     async with running(certificates, said(jwks())) as server:
         keys = Keys(issuer(jwks_url=server.url, jwks_ca=certificates.ca))
         await keys.key("key-1", Algorithm.EDDSA)
-        monkeypatch.setattr(provider.jwks, "STALE_SECONDS", -1.0)
+        monkeypatch.setattr(provider.rest.jwks, "STALE_SECONDS", -1.0)
         with pytest.raises(Unreachable):
             await keys.key("key-1", Algorithm.EDDSA)
 
@@ -185,9 +185,9 @@ async def test_who_has_a_known_key_does_not_wait_for_a_fetch(certificates: Autho
         keys = Keys(issuer(jwks_url=server.url, jwks_ca=certificates.ca))
         await keys.key("key-1", Algorithm.EDDSA)
         server.answer = None
-        monkeypatch.setattr(provider.jwks, "REFRESH_SECONDS", 0.0)
-        monkeypatch.setattr(provider.jwks, "FETCH_SECONDS", 1.0)
-        monkeypatch.setattr(provider.jwks, "FRESH_SECONDS", -1.0)
+        monkeypatch.setattr(provider.rest.jwks, "REFRESH_SECONDS", 0.0)
+        monkeypatch.setattr(provider.rest.jwks, "FETCH_SECONDS", 1.0)
+        monkeypatch.setattr(provider.rest.jwks, "FRESH_SECONDS", -1.0)
         waiting = asyncio.create_task(keys.key("made-up", Algorithm.EDDSA))
         while server.asked < 2:
             await asyncio.sleep(0.01)
@@ -221,7 +221,7 @@ async def test_a_server_with_another_certificate(certificates: Authority, tmp_pa
 
 
 async def test_a_silent_server_is_not_waited_for(certificates: Authority, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(provider.jwks, "FETCH_SECONDS", 0.2)
+    monkeypatch.setattr(provider.rest.jwks, "FETCH_SECONDS", 0.2)
     async with running(certificates, None) as server, asyncio.timeout(3):
         with pytest.raises(Unreachable):
             await Keys(issuer(jwks_url=server.url, jwks_ca=certificates.ca)).key("key-1", Algorithm.EDDSA)

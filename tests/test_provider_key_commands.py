@@ -1,4 +1,4 @@
-"""provider/key_commands.py: what a person types, with the root key here and elsewhere."""
+"""provider/commands/keys.py: what a person types, with the root key here and elsewhere."""
 
 from __future__ import annotations
 

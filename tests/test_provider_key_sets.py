@@ -1,4 +1,4 @@
-"""provider/key_sets.py: how a set follows another, the files that are brought to the root key, and what stands under a key."""
+"""provider/store/key_sets.py: how a set follows another, files for the root key, and what stands under a key."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ from eva.consent import Access, Consent, Kind, Principal
 from eva.resource_id import ResourceId
 from eva.token import SigningKey, Typ
 from eva.wire import KeySet
-from provider.books import Books
-from provider.key_sets import MAX_KEYS, BadSuccession, Filed, KeySets, Signed, Succession, follows, rotated, verified, withdrawn
-from provider.place import Place
-from provider.store import Store
+from provider.store.books import Books
+from provider.store.key_sets import (
+    MAX_KEYS,
+    BadSuccession,
+    Filed,
+    KeySets,
+    Signed,
+    Succession,
+    follows,
+    rotated,
+    verified,
+    withdrawn,
+)
+from provider.store.place import Place
+from provider.store.store import Store
 from tests.provider_parts import Pen, jti, resource_id, signing_key
 
 ROOT, OLD, NEW = signing_key(), signing_key(), signing_key()

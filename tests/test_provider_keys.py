@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from eva.token import SigningKey
-from provider.key_sets import Filed, KeySets, verified
 from provider.keys import (
     BadKeyFile,
     NoSigner,
@@ -26,7 +25,8 @@ from provider.keys import (
     write_public,
 )
 from provider.settings import KeyFiles
-from provider.store import Store
+from provider.store.key_sets import Filed, KeySets, verified
+from provider.store.store import Store
 from tests.provider_parts import signing_key
 
 

@@ -1,4 +1,4 @@
-"""provider/letters.py: revocations seen through, with a post that a test plays and the words of nodes in a real store."""
+"""provider/consent/letters.py: revocations seen through, with a post that a test plays and the words of nodes in a real store."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 from eva.ending import Ending
 from eva.wire import Envelope, Event
-from provider.books import Notice
+from provider.consent.letters import AT_ONCE, Letters, Undelivered
+from provider.consent.waits import Waits
 from provider.keys import Signers
-from provider.letters import AT_ONCE, Letters, Undelivered
 from provider.meters import Meters
-from provider.records import Records
 from provider.settings import KeyFiles
-from provider.waits import Waits
+from provider.store.books import Notice
+from provider.store.records import Records
 from tests.provider_office import VM, Office
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""provider/listener.py: certificates read again, and what of uvicorn it leans on that is not documented."""
+"""provider/rest/listener.py: certificates read again, and what of uvicorn it leans on that is not documented."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uvicorn import Server
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from lab.certificates import Authority
-from provider.listener import PatientProtocol
+from provider.rest.listener import PatientProtocol
 from tests.provider_parts import until
 from tests.rest_parts import ARM_VERSION, OWNER, RestCloud, rest_cloud
 

@@ -1,4 +1,4 @@
-"""provider/loss.py: when a node is lost, and where its consents go."""
+"""provider/consent/loss.py: when a node is lost, and where its consents go."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from eva.consent import Consent
 from eva.ending import Ending
 from eva.wire import Event
-from provider.ask import Ask, Enabled
-from provider.authority import Refusal
-from provider.books import State
-from provider.desk import Offer
-from provider.disabling import disable_subscription
-from provider.enabling import enable
-from provider.loss import MARGIN_MS, MOVED, Hearing, Moves, is_lost, is_work, move
-from provider.standing import standing
+from provider.consent.ask import Ask, Enabled
+from provider.consent.authority import Refusal
+from provider.consent.desk import Offer
+from provider.consent.disabling import disable_subscription
+from provider.consent.enabling import enable
+from provider.consent.loss import MARGIN_MS, MOVED, Hearing, Moves, is_lost, is_work, move
+from provider.consent.standing import standing
+from provider.store.books import State
 from tests.provider_office import NOW, VM, Office
 
 CUT = 15

@@ -1,4 +1,4 @@
-"""provider/metadata_api.py: what Azure's clients read before they do anything, over HTTPS against the daemon."""
+"""provider/rest/metadata_api.py: what Azure's clients read before they do anything, over HTTPS against the daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""provider/migration.py and provider/migrations/: from the first release's schema to this one's, on each kind of database."""
+"""provider/store/migration.py and migrations/: from the first release's schema to this one's, on each kind of database."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sqlalchemy.exc import IntegrityError
 
 from eva.token import Typ
 from lab.postgresql import Postgresql
-from provider.engine import open_engine
-from provider.migration import SCRIPTS, Step, revision_of, steps_from, upgrade
-from provider.place import Place
-from provider.schema import HEAD, Key, consents, loads, metadata, nodes
-from provider.store import Store
+from provider.store.engine import open_engine
+from provider.store.migration import SCRIPTS, Step, revision_of, steps_from, upgrade
+from provider.store.place import Place
+from provider.store.schema import HEAD, Key, consents, loads, metadata, nodes
+from provider.store.store import Store
 from tests.provider_parts import signing_key
 from tests.store_parts import place_on
 

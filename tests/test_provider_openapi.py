@@ -1,4 +1,4 @@
-"""provider/openapi.py: the document is served, whole and valid in its references; that it is true, schemathesis shows."""
+"""provider/rest/openapi.py: the document is served, whole and valid in its references; that it is true, schemathesis shows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from provider.admin_api import admin_app
-from provider.admission import Keychain
-from provider.api_settings import AdminApi, ApiListener, Identity, Rest
-from provider.store import StoreThread
-from provider.tenant_api import tenant_app
+from provider.rest.admin_api import admin_app
+from provider.rest.admission import Keychain
+from provider.rest.settings import AdminApi, ApiListener, Identity, Rest
+from provider.rest.tenant_api import tenant_app
+from provider.store.store import StoreThread
 from tests.rest_parts import DIRECTORY, PLATFORM
 
 

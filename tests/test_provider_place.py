@@ -1,4 +1,4 @@
-"""provider/place.py: paths and URLs."""
+"""provider/store/place.py: paths and URLs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provider.place import PostgresqlServer, parse_place
+from provider.store.place import PostgresqlServer, parse_place
 
 AWAY = "postgresql+psycopg://eva@db.example/eva"
 

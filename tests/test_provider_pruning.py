@@ -1,11 +1,11 @@
-"""provider/pruning.py: what is forgotten, and what is not."""
+"""provider/store/pruning.py: what is forgotten, and what is not."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from provider.pruning import BATCH, KEPT_MS, prune_anchors
-from provider.schema import anchors
+from provider.store.pruning import BATCH, KEPT_MS, prune_anchors
+from provider.store.schema import anchors
 from tests.provider_office import NOW, Office
 
 

@@ -1,4 +1,4 @@
-"""provider/receipt.py: what a tenant's receipt shows, and that nothing can be changed in it unseen."""
+"""provider/consent/receipt.py: what a tenant's receipt shows, and that nothing can be changed in it unseen."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from eva.members import Json
 from eva.resource_id import ResourceId
 from eva.token import thumbprint
 from eva.wire import Event
-from provider.authority import Refusal
-from provider.receipt import PAGE, BadReceipt, Proof, document, verify_receipt
-from provider.records import Mark
+from provider.consent.authority import Refusal
+from provider.consent.receipt import PAGE, BadReceipt, Proof, document, verify_receipt
+from provider.store.records import Mark
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti, resource_id
 

@@ -1,4 +1,4 @@
-"""provider/receipt_commands.py, and the commands by which a consent is looked up: a consent's story from grant to proof."""
+"""provider/commands/receipts.py, and the commands by which a consent is looked up: a consent's story from grant to proof."""
 
 from __future__ import annotations
 

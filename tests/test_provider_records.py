@@ -1,10 +1,10 @@
-"""provider/records.py: what the store knows beyond a single token."""
+"""provider/store/records.py: what the store knows beyond a single token."""
 
 from __future__ import annotations
 
 from eva.ending import Ending
 from eva.wire import Event
-from provider.records import CHUNK
+from provider.store.records import CHUNK
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 
 

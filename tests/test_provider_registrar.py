@@ -1,4 +1,4 @@
-"""provider/registrar.py with a real store, a real mosquitto and nodes written by hand; at times there are two of them."""
+"""provider/consent/registrar.py with a real store, a real mosquitto and nodes written by hand; at times there are two of them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from eva.ending import Ending
 from eva.resource_id import ResourceId
 from eva.wire import Event
 from lab.certificates import Authority
-from provider.ask import Ask, Enabled, How
-from provider.authority import Refusal, Refused
-from provider.books import Books, State
-from provider.features import GlobalState
+from provider.consent.ask import Ask, Enabled, How
+from provider.consent.authority import Refusal, Refused
+from provider.consent.features import GlobalState
+from provider.consent.loss import Hearing, Moves
+from provider.consent.registrar import Registrar
 from provider.keys import Signers, load_signer
-from provider.loss import Hearing, Moves
 from provider.meters import Meters
 from provider.mqtt import MqttPost
-from provider.registrar import Registrar
 from provider.settings import Limits, read
-from provider.store import Store, StoreThread
+from provider.store.books import Books, State
+from provider.store.store import Store, StoreThread
 from tests.provider_parts import Cloud, Node, Pen
 
 SECONDS = 3  # that a call may take

@@ -1,4 +1,4 @@
-"""provider/request_body.py: JSON whose names have no case, read strictly otherwise."""
+"""provider/rest/request_body.py: JSON whose names have no case, read strictly otherwise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from eva.consent import Kind, Principal
-from provider.arm import ArmError
-from provider.features import GlobalState
-from provider.request_body import Body
+from provider.consent.features import GlobalState
+from provider.rest.arm import ArmError
+from provider.rest.request_body import Body
 
 GUID = "7D2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
 

@@ -1,4 +1,4 @@
-"""provider/roles.py: what each role permits, and the assignments in a real store."""
+"""provider/rest/roles.py: what each role permits, and the assignments in a real store."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from provider.caller import Caller
-from provider.place import Place
-from provider.roles import Action, Assignment, Role, RoleBooks, permitted
-from provider.scope import CLOUD, Scope
-from provider.store import Store
+from provider.rest.caller import Caller
+from provider.rest.roles import Action, Assignment, Role, RoleBooks, permitted
+from provider.rest.scope import CLOUD, Scope
+from provider.store.place import Place
+from provider.store.store import Store
 
 MINE = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
 OTHER = "8d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"

@@ -1,4 +1,4 @@
-"""provider/rounds.py: what goes on by itself goes on."""
+"""provider/consent/rounds.py: what goes on by itself goes on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from eva.ending import Ending
-from provider import rounds
-from provider.loss import MOVED, Hearing, Moves
-from provider.rounds import move_for_ever, sweep_for_ever
-from provider.store import StoreDown
+from provider.consent import rounds
+from provider.consent.loss import MOVED, Hearing, Moves
+from provider.consent.rounds import move_for_ever, sweep_for_ever
+from provider.store.store import StoreDown
 from tests.provider_office import VM, Office
 
 

@@ -1,11 +1,11 @@
-"""provider/scope.py: which scope holds which, and which spellings are scopes at all."""
+"""provider/rest/scope.py: which scope holds which, and which spellings are scopes at all."""
 
 from __future__ import annotations
 
 import pytest
 
 from eva.resource_id import ResourceId
-from provider.scope import CLOUD, BadScope, Scope
+from provider.rest.scope import CLOUD, BadScope, Scope
 
 MINE = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
 OTHER = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c91"

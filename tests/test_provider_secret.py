@@ -1,4 +1,4 @@
-"""provider/secret.py: who may read the file, and what it holds."""
+"""provider/store/secret.py: who may read the file, and what it holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provider.secret import BadSecret, read_secret
+from provider.store.secret import BadSecret, read_secret
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from eva.strict_yaml import BadSettings
-from provider.place import PostgresqlServer
 from provider.settings import parse, read
+from provider.store.place import PostgresqlServer
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "provider.yaml"
 LEAST = "lease: {certificate: /c, key: /k}\n"

@@ -1,4 +1,4 @@
-"""provider/standing.py: what a tenant is shown."""
+"""provider/consent/standing.py: what a tenant is shown."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from eva.consent import Consent
 from eva.ending import Ending
 from eva.members import Json
 from eva.wire import Event
-from provider.books import State
-from provider.disabling import disable_subscription
-from provider.standing import Standing, standing
+from provider.consent.disabling import disable_subscription
+from provider.consent.standing import Standing, standing
+from provider.store.books import State
 from tests.provider_office import NOW, VM, Office
 
 

@@ -1,4 +1,4 @@
-"""provider/store.py: transactions on each kind of database, and what cannot be a store."""
+"""provider/store/store.py: transactions on each kind of database, and what cannot be a store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lab.postgresql import Postgresql
-from provider import engine
-from provider.books import Books
-from provider.place import Place, PostgresqlServer
-from provider.schema import HEAD, nodes
-from provider.store import BadStore, Store, StoreDown, StoreThread
+from provider.store import engine
+from provider.store.books import Books
+from provider.store.place import Place, PostgresqlServer
+from provider.store.schema import HEAD, nodes
+from provider.store.store import BadStore, Store, StoreDown, StoreThread
 from tests.provider_parts import Pen
 from tests.store_parts import place_on
 

@@ -1,4 +1,4 @@
-"""provider/store_commands.py, on each kind of database."""
+"""provider/commands/store.py, on each kind of database."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
 from lab.certificates import Authority
-from provider.books import Books
 from provider.command import cli
-from provider.engine import open_engine
-from provider.migration import upgrade
-from provider.place import Place, PostgresqlServer
-from provider.schema import HEAD
-from provider.store import Store
+from provider.store.books import Books
+from provider.store.engine import open_engine
+from provider.store.migration import upgrade
+from provider.store.place import Place, PostgresqlServer
+from provider.store.schema import HEAD
+from provider.store.store import Store
 from tests.provider_parts import make_place
 from tests.store_parts import place_on
 

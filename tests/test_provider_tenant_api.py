@@ -1,4 +1,4 @@
-"""provider/tenant_api.py, over HTTPS against the daemon with a node that answers."""
+"""provider/rest/tenant_api.py, over HTTPS against the daemon with a node that answers."""
 
 from __future__ import annotations
 

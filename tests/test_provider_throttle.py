@@ -1,9 +1,9 @@
-"""provider/throttle.py: buckets that empty, fill and stay bounded."""
+"""provider/rest/throttle.py: buckets that empty, fill and stay bounded."""
 
 from __future__ import annotations
 
 from eva.instant import NS
-from provider.throttle import Throttle, Verdict
+from provider.rest.throttle import Throttle, Verdict
 
 
 def test_an_hours_worth_at_once_then_a_pause():

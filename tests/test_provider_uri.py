@@ -1,11 +1,11 @@
-"""provider/uri.py: paths that every program reads alike, and no others."""
+"""provider/rest/uri.py: paths that every program reads alike, and no others."""
 
 from __future__ import annotations
 
 import pytest
 
-from provider.arm import ArmError
-from provider.uri import MAX_PATH, folded, segments, template
+from provider.rest.arm import ArmError
+from provider.rest.uri import MAX_PATH, folded, segments, template
 
 VM = "/subscriptions/{s}/resourceGroups/{g}/providers/Microsoft.Compute/virtualMachines/{vm}/enableVmAccess"
 TEMPLATES = [template(one) for one in (VM, "/subscriptions/{s}", "/subscriptions/{s}/providers", "/{a}/{b}", "/providers/{n}")]

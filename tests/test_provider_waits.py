@@ -1,10 +1,10 @@
-"""provider/waits.py: who waits is woken, and looks for himself after a second."""
+"""provider/consent/waits.py: who waits is woken, and looks for himself after a second."""
 
 from __future__ import annotations
 
 import asyncio
 
-from provider.waits import LOOK_SECONDS, Waits
+from provider.consent.waits import LOOK_SECONDS, Waits
 
 
 async def test_what_is_said_while_one_looks_is_not_missed():

@@ -14,7 +14,7 @@ import pytest
 
 from eva.wire import CONTENT_TYPE, LEASE_PATH, Envelope
 from lab.certificates import Authority
-from provider.listener import CONNECTIONS
+from provider.rest.listener import CONNECTIONS
 from tests.provider_parts import Node
 from tests.raw_http import answers, request
 from tests.rest_parts import (

@@ -20,7 +20,7 @@ import pytest
 from lab.cloud import SUBSCRIPTION, Cloud
 from lab.libvirt_host import LibvirtHost
 from lab.rest import ADMINISTRATOR, TENANT
-from provider.openapi import EXAMPLE
+from provider.rest.openapi import EXAMPLE
 from tests.conftest import resource_id_of
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")

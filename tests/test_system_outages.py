@@ -13,8 +13,8 @@ from eva.control import Opened, Refusal, Refused
 from eva.wire import Envelope, consent_topic
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
-from provider.books import Books
-from provider.store import Store
+from provider.store.books import Books
+from provider.store.store import Store
 from tests.system_operator import NODE, Console, signed_in, until_refused
 from tests.system_parts import (
     Grant,

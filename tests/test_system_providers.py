@@ -15,11 +15,11 @@ from sqlalchemy import func, select
 from lab.cloud import Cloud, Provider
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.postgresql import Postgresql
-from provider.books import Books
-from provider.key_sets import KeySets
-from provider.place import PostgresqlServer, parse_place
-from provider.schema import consents, receipts, revocations
-from provider.store import Store
+from provider.store.books import Books
+from provider.store.key_sets import KeySets
+from provider.store.place import PostgresqlServer, parse_place
+from provider.store.schema import consents, receipts, revocations
+from provider.store.store import Store
 from tests.system_operator import NODE, signed_in
 from tests.system_parts import until, well
 

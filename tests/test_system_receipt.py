@@ -9,7 +9,7 @@ import pytest
 
 from lab.cloud import Cloud, CommandFailed
 from lab.libvirt_host import Guest
-from provider.receipt_commands import NOT_WHOLE
+from provider.commands.receipts import NOT_WHOLE
 from tests.system_operator import NODE, PATIENCE, signed_in
 from tests.system_parts import consented, revoked, well
 
