@@ -1,8 +1,8 @@
 # Every target installs what is missing by itself (lab/setup.py) and is quick the second time.
 
 PYTHON := .venv/bin/python
-CHECKED := eva hypervisor broker provider cmdlets lab benchmarks tests
-TYPED := eva hypervisor broker provider cmdlets lab
+CHECKED := eva hypervisor broker provider cmdlets oidc web lab benchmarks tests
+TYPED := eva hypervisor broker provider cmdlets oidc web lab
 
 .PHONY: help demo test test-faults test-azure bench check setup setup-bench clean
 

@@ -74,7 +74,7 @@ class Desk:
         issued = now.wall_seconds
         operators, kinds = frozenset({CLOUDADMIN}), frozenset(Kind)
         jti = b64(secrets.token_bytes(16))
-        consent = Consent(jti, jti, NODE, VM, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS)
+        consent = Consent(jti, jti, NODE, VM, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS, False)
         term = Term(consent.expires_at * NS, now.boot + MAX_SECONDS * NS)
         accepted = Accepted(consent, Pin("host1", f"vm-{next(self._numbers)}", 1), term)
         operator = Operator("alice", frozenset({"cloudadmin"}), "127.0.0.1")

@@ -124,7 +124,7 @@ def consented(name: ResourceId, clock: SystemClock) -> Accepted:
     issued = now.wall_seconds
     jti = b64(secrets.token_bytes(16))
     operators, kinds = frozenset({CLOUDADMIN}), frozenset(Kind)
-    consent = Consent(jti, jti, NODE, name, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS)
+    consent = Consent(jti, jti, NODE, name, "tenant", operators, kinds, Access.KEYBOARD, issued, issued + MAX_SECONDS, False)
     term = Term(consent.expires_at * NS, now.boot + MAX_SECONDS * NS)
     return Accepted(consent, Pin(HOST.name, f"uuid-{name.vm}", 1), term)
 

@@ -164,7 +164,7 @@ class Office:
 def _consent(resource_id: ResourceId, node: str, now: int, until: int) -> Consent:
     cid = jti()
     operators, kinds = frozenset({CLOUDADMIN}), frozenset(Kind)
-    return Consent(cid, cid, node, resource_id, "tenant", operators, kinds, Access.KEYBOARD, now, until)
+    return Consent(cid, cid, node, resource_id, "tenant", operators, kinds, Access.KEYBOARD, now, until, False)
 
 
 def _filed(consent: Consent, token: str, kid: str, now: int, *, withdrawn: bool) -> Row:

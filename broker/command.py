@@ -211,6 +211,7 @@ def _shown(token: str) -> Consent:
         access=members.convert("access", Access),
         issued_at=members.integer("iat"),
         expires_at=members.integer("exp"),
+        watched=members.truth("watched"),
     )
 
 

@@ -23,6 +23,7 @@ from websockets.typing import Subprotocol
 from broker.attempts import Lobby, Seat
 from broker.certificates import load_authority, load_pair
 from broker.control_channel import ControlChannel, Desk
+from broker.pages import Pages
 from broker.safelist import Address, BadAddress, parse_address
 from broker.settings import OperatorListener
 from broker.websocket import OperatorConnection, serve
@@ -37,11 +38,12 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?", re.ASCII)
 def server_tls(settings: OperatorListener) -> ssl.SSLContext:
     """Raises OSError, ssl.SSLError. Client certificates are asked for where `client_ca` is set, never demanded."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_pair(context, settings.certificate, settings.key)
-    # No session tickets: a resumed session would bring back a client certificate that a new client_ca no longer vouches for.
-    context.options |= ssl.OP_NO_TICKET
+    # Nothing is resumed: a resumed session would bring back a client certificate that has run out, or that client_ca no longer
+    # vouches for. Without tickets TLS 1.3 cannot (RFC 8446 2.2); OpenSSL resumes TLS 1.2 by session ID, and `ssl` has no way to
+    # switch that off.
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
+    load_pair(context, settings.certificate, settings.key)
     if settings.client_ca is not None:
         load_authority(context, settings.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -68,6 +70,7 @@ class Listener:
         self._settings = settings
         self._desk = desk
         self._lobby = Lobby()
+        self._pages = Pages()
         self._tls = server_tls(settings)
         self._server: Server | None = None
         # what is known of a connection until its handler takes it over
@@ -135,6 +138,9 @@ class Listener:
             log.info("refused a handshake from %s: %s", connection.remote_address, why)
             status = http.HTTPStatus.NOT_FOUND if why == "path" else http.HTTPStatus.FORBIDDEN
             return connection.respond(status, "\n")
+        asset = self._pages.find(request.path)
+        if asset is not None:
+            return self._pages.answer(request, asset)
         arrival = self._arrivals.get(connection)
         if arrival is None:  # it is gone already
             return connection.respond(http.HTTPStatus.FORBIDDEN, "\n")
@@ -151,7 +157,7 @@ class Listener:
 
     def _fault(self, request: Request) -> str | None:
         """What is wrong with the request, as a metric's label. No header can say who the peer is; these say what it came for."""
-        if request.path not in (CONTROL_PATH, CONSOLE_PATH):
+        if request.path not in (CONTROL_PATH, CONSOLE_PATH) and self._pages.find(request.path) is None:
             return "path"
         try:
             host, origin = request.headers["Host"], request.headers.get("Origin")

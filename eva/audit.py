@@ -43,6 +43,10 @@ class Event(StrEnum):
     KEYBOARD = "keyboard"
     INPUT_RELEASED = "input-released"
     KEYS_SENT = "keys-sent"
+    INPUT_PAUSED = "input-paused"
+    INPUT_RESUMED = "input-resumed"
+    WATCH_START = "watch-start"
+    WATCH_END = "watch-end"
     WORKSTATION = "workstation"
 
 

@@ -67,7 +67,8 @@ class Consent:
     """Who granted what, where, to whom and until when. `issued_at`, `expires_at`: Unix seconds. `kid`: the key that signed.
 
     `cid` is the consent's id for people, the same over its renewals and moves; `jti` is this token's own. A consent's first
-    token has the two alike. Of two tokens with one cid, the one that was issued later replaces the other.
+    token has the two alike. Of two tokens with one cid, the one that was issued later replaces the other. `watched`: operators
+    may look and type only while the giver watches.
     """
 
     jti: str
@@ -80,6 +81,7 @@ class Consent:
     access: Access
     issued_at: int
     expires_at: int
+    watched: bool
     reason: str = ""
     kid: str = ""
 
@@ -98,6 +100,7 @@ class Consent:
             "operators": sorted(map(str, self.operators)),
             "kinds": sorted(self.kinds),
             "access": str(self.access),
+            "watched": self.watched,
             "reason": self.reason,
         }
 
@@ -116,6 +119,7 @@ class Consent:
             access=claims.convert("access", Access),
             issued_at=claims.integer("iat"),
             expires_at=claims.integer("exp"),
+            watched=claims.truth("watched"),
             reason=claims.text("reason", longest=MAX_REASON),
             kid=claims.kid,
         )

@@ -47,6 +47,7 @@ class Method(StrEnum):
     KEYBOARD_GIVE = "keyboard.give"  # session, to
     KEYS_SEND = "keys.send"  # session, chord
     INPUT_RELEASE = "input.release"  # session
+    INPUT_MASK = "input.mask"  # session, from, count
 
 
 class Event(StrEnum):
@@ -71,6 +72,7 @@ class Refusal(StrEnum):
     NOT_CONSENTED = "not-consented"  # the kind or the access
     VM_AMBIGUOUS = "vm-ambiguous"
     VM_NOT_RUNNING = "vm-not-running"
+    NOT_WATCHED = "not-watched"
     LEASE_STALE = "lease-stale"
     CONSOLE_BUSY = "console-busy"
     CONSOLE_FAILED = "console-failed"
@@ -91,6 +93,7 @@ _TEXTS = {
     Refusal.NOT_CONSENTED: "The tenant did not consent to this kind of console or access.",
     Refusal.VM_AMBIGUOUS: "More than one virtual machine carries this resource ID. The platform must mend that first.",
     Refusal.VM_NOT_RUNNING: "The virtual machine is not running.",
+    Refusal.NOT_WATCHED: "The tenant consented only while watching, and is not watching now.",
     Refusal.LEASE_STALE: "This node cannot reach the resource provider, so nothing new opens.",
     Refusal.CONSOLE_BUSY: "The console is in use outside Emergency VM Access.",
     Refusal.CONSOLE_FAILED: "The hypervisor did not open the console.",
@@ -269,7 +272,7 @@ class Mark(StrEnum):
     ATTACHED = (
         "attached"  # offset: the count of console bytes at which this attachment starts; taken: operator bytes taken so far
     )
-    HELD = "held"  # held: bytes waiting, 0 when they are all through; why: "no-echo" or "lease"
+    HELD = "held"  # held: bytes waiting, 0 when they are all through; why: "no-echo", "lease" or "tenant"
     TAKEN = "taken"  # taken: operator bytes taken so far, so that a client knows what to send again after a drop
     QUERY = "query"  # query: one of QUERIES; the terminal's answer is typed. To the keyboard's owner only, never replayed
     ENDED = "ended"  # reason, text

@@ -36,6 +36,7 @@ class Typ(StrEnum):
     RECEIPT = "eva-receipt+jwt"
     KEYS = "eva-keys+jwt"
     QUERY = "eva-query+jwt"
+    WATCH = "eva-watch+jwt"
 
 
 class Fault(StrEnum):

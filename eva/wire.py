@@ -190,7 +190,7 @@ class Lease:
 class Event(StrEnum):
     """What a node's receipt says happened."""
 
-    ACCEPTED = "accepted"  # the consent stands here; facts: uuid, generation, host
+    ACCEPTED = "accepted"  # the consent stands here; facts: uuid, generation, host, and watch where tenants can (eva.watch)
     REFUSED = "refused"  # the consent does not stand here; facts: why
     ENDED = "ended"  # a revocation was applied, or the consent ended by itself; facts: reason, sessions, cut_us
     DELETED = "deleted"  # an operator deleted the session here: answer it with a revocation; facts: account

@@ -28,6 +28,9 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
 OIDC = ROOT / "tests" / "oidc"
 OIDC_MODULES = CACHE / "oidc"  # where its packages are, and the Node.js that runs it: node_modules/.bin/node
+WEB = ROOT / "web"
+WEB_MODULES = CACHE / "web"  # what the pages are built on, as npm brings it
+VENDOR = WEB / "vendor"  # and what of it is served
 AZURE = CACHE / "azure"  # Azure's command line in an environment of its own
 AZURE_PACKAGES = ROOT / "tests" / "azure" / "requirements.txt"
 
@@ -40,6 +43,7 @@ PACKAGES = {
     "the MQTT broker": ("mosquitto",),
     "the demo's requests": ("curl",),
     "the tests of the provider on PostgreSQL": ("postgresql",),
+    "the browser of the tests": ("chromium", "fonts-dejavu-core", "libnss3-tools"),
     "the tests of units, alerts and polkit rules": ("systemd", "prometheus", "polkitd"),
     "the virtual environment": ("python3-venv", "ca-certificates"),
     "building the benchmark's load generator": ("libssl-dev",),
@@ -66,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
             unpack_polkit_actions()
             extras = tuple(sorted(set(arguments) - {"azure"}))
             install_python_packages(extras or ("test",))
+            install_web_modules()
             if set(arguments) & {"test", "azure"}:
                 install_oidc_server()
             if "azure" in arguments:
@@ -157,18 +162,48 @@ def install_python_packages(extras: Sequence[str]) -> None:
 
 def install_oidc_server() -> None:
     """Install the OpenID Connect server of the tests, by its lock file."""
-    lock = (OIDC / "package-lock.json").read_bytes()
-    stamp = OIDC_MODULES / "setup.stamp"
+    _install_by_lock(OIDC, OIDC_MODULES, "the OpenID Connect server of the tests (190 MB with its Node.js)")
+
+
+def install_web_modules() -> None:
+    """Install what the pages are built on, by its lock file, and put what they load, with its licences, where it is served."""
+    _install_by_lock(WEB, WEB_MODULES, "what the web pages are built on (30 MB)")
+    stamp = VENDOR / "setup.stamp"
+    wanted = (WEB_MODULES / "setup.stamp").read_text() + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    shutil.rmtree(VENDOR, ignore_errors=True)
+    modules = WEB_MODULES / "node_modules"
+    novnc, xterm = modules / "@novnc" / "novnc", VENDOR / "xterm"
+    for folder in ("core", "vendor"):
+        shutil.copytree(novnc / folder, VENDOR / "novnc" / folder)
+    shutil.copy(novnc / "LICENSE.txt", VENDOR / "novnc")
+    shutil.copytree(novnc / "docs", VENDOR / "novnc" / "docs", ignore=shutil.ignore_patterns("*.md"))
+    xterm.mkdir()
+    for file in (
+        "xterm/lib/xterm.mjs",
+        "xterm/css/xterm.css",
+        "addon-fit/lib/addon-fit.mjs",
+        "addon-search/lib/addon-search.mjs",
+    ):
+        shutil.copy(modules / "@xterm" / file, xterm)
+    shutil.copy(modules / "@xterm" / "xterm" / "LICENSE", xterm)
+    stamp.write_text(wanted)
+
+
+def _install_by_lock(declared: Path, modules: Path, what: str) -> None:
+    lock = (declared / "package-lock.json").read_bytes()
+    stamp = modules / "setup.stamp"
     if stamp.exists() and stamp.read_text() == hashlib.sha256(lock).hexdigest():
         return
     if shutil.which("npm") is None:
-        # Debian's Node.js is too old for the server, which brings its own; it is npm that is wanted
+        # Debian's Node.js is too old for the OpenID Connect server, which brings its own; it is npm that is wanted
         install_debian_packages(("npm",))
-    with _step("installing the OpenID Connect server of the tests (190 MB with its Node.js)"):
-        OIDC_MODULES.mkdir(exist_ok=True)
+    with _step(f"installing {what}"):
+        modules.mkdir(exist_ok=True)
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(OIDC / name, OIDC_MODULES)
-        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], OIDC_MODULES)
+            shutil.copy(declared / name, modules)
+        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], modules)
     stamp.write_text(hashlib.sha256(lock).hexdigest())
 
 

@@ -94,6 +94,7 @@ def consent(seconds: int = 28_800, issued_at: int = START, vm: str = "vm1", **ot
         "access": Access.KEYBOARD,
         "issued_at": issued_at,
         "expires_at": issued_at + seconds,
+        "watched": False,
         "kid": "key1",
     }
     return Consent(**(facts | other))  # type: ignore[arg-type]

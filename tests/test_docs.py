@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 
 from broker import command as broker_command
 from broker.metrics import Metrics
-from eva import audit, control, whereabouts, wire
+from eva import audit, control, watch, whereabouts, wire
 from eva.ending import Ending
 from eva.ledger import Reject
 from eva.resource_id import ResourceId
@@ -140,14 +140,14 @@ def test_receipts() -> None:
     assert set(values(wire.Event)) | set(values(Reject)) <= set(names(line))
 
 
+VM = ResourceId("0b1c9f6e-3a5d-4c8e-9f10-2a3b4c5d6e7f", "rg", "vm")
 CLAIMS = {
     wire.LeaseRequest.TYP: wire.LeaseRequest("n", "", 0, "", 0, 0, 0, "").to_claims(),
     wire.Lease.TYP: wire.Lease("n", "", 0, 0, 0).to_claims(),
     wire.Receipt.TYP: wire.Receipt("n", "", 1, wire.Event.RECORDED, "", 0).to_claims(),
     wire.KeySet.TYP: wire.KeySet(1, {}).to_claims(),
-    whereabouts.Query.TYP: whereabouts.Query(
-        "n", "", 0, ResourceId("0b1c9f6e-3a5d-4c8e-9f10-2a3b4c5d6e7f", "rg", "vm")
-    ).to_claims(),
+    whereabouts.Query.TYP: whereabouts.Query("n", "", 0, VM).to_claims(),
+    watch.Watch.TYP: watch.Watch("", "", "n", VM, "", 0, 1).to_claims(),
 }
 
 

@@ -47,6 +47,7 @@ CONSENT = Consent(
     access=Access.VIEW,
     issued_at=NOW,
     expires_at=NOW + MAX_SECONDS,
+    watched=False,
     reason="cannot sign in",
     kid=PROVIDER_KEY.kid,
 )

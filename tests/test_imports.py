@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("eva", "hypervisor", "broker", "provider", "cmdlets")
+PRODUCT = ("eva", "hypervisor", "broker", "provider", "cmdlets", "oidc", "web")
 NOT_PRODUCT = ("lab", "tests", "benchmarks")
 
 # The broker sees the hypervisor through its front only.
@@ -19,9 +19,11 @@ FRONT = ("hypervisor.dialer", "hypervisor.inventory")
 NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "eva": (),
     "hypervisor": ("eva",),
-    "broker": ("eva", *FRONT),
-    "provider": ("eva",),
+    "broker": ("eva", "oidc", "web", *FRONT),
+    "provider": ("eva", "oidc", "web"),
     "cmdlets": ("eva",),
+    "oidc": ("eva",),
+    "web": (),
 }
 
 # The pure language does no I/O and has no clock: of the standard library these, and the libraries for signatures.

@@ -162,6 +162,7 @@ def consent(key: SigningKey, store: Store, expires_at: int = NOW + 600) -> str:
         access=Access.VIEW,
         issued_at=NOW - 10,
         expires_at=expires_at,
+        watched=False,
     )
     with store.write() as connection:
         Books(connection).file_consent(made, key.sign(Typ.CONSENT, made.to_claims()), 0)

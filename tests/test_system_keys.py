@@ -119,6 +119,7 @@ async def test_what_a_withdrawn_key_signs_is_refused(own_cloud: Cloud, vm: Guest
         access=Access.VIEW,
         issued_at=now + 1,
         expires_at=now + 600,
+        watched=False,
     )
     refused = await measured(own_cloud, "eva_tokens_refused_total")
     letter = Envelope(stolen.sign(Typ.CONSENT, consent.to_claims())).encode()

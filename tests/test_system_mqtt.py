@@ -106,6 +106,7 @@ def consent_for(vm: Guest, node: str = NODE, **other: object) -> Consent:
         "access": Access.KEYBOARD,
         "issued_at": now,
         "expires_at": now + 600,
+        "watched": False,
     }
     return Consent(**(facts | other))  # type: ignore[arg-type]
 

@@ -107,6 +107,7 @@ class Desk:
             access=terms.scopes.access,
             issued_at=issued_at,
             expires_at=terms.expires_at,
+            watched=terms.scopes.watched,
             reason=terms.reason,
         )
         token = self.signer.key.sign(Typ.CONSENT, consent.to_claims())
@@ -130,9 +131,9 @@ class Desk:
         return found.name
 
     def acknowledge(self, jti: str) -> Filed | None:
-        """The consent, from now on granted for the giver too; None if it was not accepted or is revoked."""
+        """The consent, from now on granted for the giver too; None if it was not accepted, cannot be watched or is revoked."""
         filed = self.books.consent(jti)
-        if filed is None or filed.answer != Event.ACCEPTED or filed.revoked_ms is not None:
+        if filed is None or filed.answer != Event.ACCEPTED or filed.why == Refusal.NOT_WATCHABLE or filed.revoked_ms is not None:
             return None
         if filed.granted_ms is None:
             self.books.update_consent(jti, granted_ms=self.now_ms, why=None)

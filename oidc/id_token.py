@@ -1,0 +1,127 @@
+"""ID tokens (OpenID Connect Core 1.0, 2 and 3.1.3.7), read strictly. Pure: `now` is given.
+
+PyJWT verifies the signature, with a key of the issuer's key set; a token that brings or points to a key is refused, and all that
+is around the signature is checked here. Errors: NotBelieved.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+import jwt
+
+from eva.token import unb64
+from oidc.failure import NotBelieved
+from oidc.key_set import Algorithm, PublicKey
+
+MAX_TOKEN: Final = 32_768  # characters: with 200 groups a token is about 9 KB
+MAX_KID: Final = 256
+SKEW_SECONDS: Final = 60
+OLDEST_SECONDS: Final = 600  # since `iat`: it was asked for just now
+MAX_TIME: Final = 1 << 40
+
+_FOREIGN_KEYS = ("jwk", "jku", "x5u", "x5c", "crit")
+
+
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """A token as it reads before anything of it is believed: `kid` and `algorithm` say which key to take."""
+
+    text: str = field(repr=False)
+    kid: str
+    algorithm: Algorithm
+    claims: Mapping[str, object] = field(repr=False)
+
+
+def parse(token: str) -> Unverified:
+    """Raises NotBelieved."""
+    if len(token) > MAX_TOKEN or not token.isascii():
+        raise NotBelieved("the ID token is too long, or none")
+    try:
+        head, body, signature = token.split(".")
+        header, claims = _object(unb64(head)), _object(unb64(body))
+        unb64(signature)
+    except ValueError:
+        raise NotBelieved("the ID token is no JSON Web Token") from None
+    if any(name in header for name in _FOREIGN_KEYS):
+        raise NotBelieved("the ID token's header brings, or points to, a key of its own")
+    typ = header.get("typ", "JWT")
+    if not isinstance(typ, str) or typ.upper() != "JWT":  # RFC 7515 4.1.9: without regard to case
+        raise NotBelieved("the ID token is a token of another type")
+    kid, algorithm = header.get("kid"), header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in tuple(Algorithm):
+        raise NotBelieved("the ID token's algorithm is not taken")
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
+        raise NotBelieved("the ID token does not say which key signed it")
+    return Unverified(token, kid, Algorithm(algorithm), claims)
+
+
+def verify(token: Unverified, key: PublicKey, issuer: str, client_id: str, nonce: str, now: int) -> Mapping[str, object]:
+    """The claims of a token that is signed with `key`, of `issuer`, and meant for this client and this sign-in.
+
+    `now`: Unix seconds. Raises NotBelieved.
+    """
+    algorithm = str(token.algorithm)
+    try:
+        jwt.PyJWS(algorithms=[algorithm]).decode(token.text, key, algorithms=[algorithm])
+    except (jwt.PyJWTError, TypeError):  # TypeError: PyJWT's for a key of another kind
+        raise NotBelieved("the ID token's signature does not fit") from None
+    claims = token.claims
+    if claims.get("iss") != issuer:
+        raise NotBelieved("the ID token is of another issuer")
+    # 3.1.3.7 (3): one that is meant for others as well is not trusted with the sign-in
+    if claims.get("aud") not in (client_id, [client_id]):
+        raise NotBelieved("the ID token is not for us alone")
+    if claims.get("azp", client_id) != client_id:
+        raise NotBelieved("the ID token was issued to another client")
+    found = claims.get("nonce")
+    if not isinstance(found, str) or not hmac.compare_digest(found.encode("utf-8", "surrogatepass"), nonce.encode()):
+        raise NotBelieved("the ID token answers another sign-in")
+    _check_times(claims, now)
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not 0 < len(subject) <= 255:
+        raise NotBelieved("the ID token names nobody")
+    return claims
+
+
+def _check_times(claims: Mapping[str, object], now: int) -> None:
+    expires, issued = _time(claims, "exp"), _time(claims, "iat")
+    if expires + SKEW_SECONDS <= now:
+        raise NotBelieved("the ID token has expired")
+    if issued - SKEW_SECONDS > now or ("nbf" in claims and _time(claims, "nbf") - SKEW_SECONDS > now):
+        raise NotBelieved("the ID token is from the future: compare the clocks")
+    if now - issued > OLDEST_SECONDS:
+        raise NotBelieved("the ID token was issued long ago: compare the clocks")
+
+
+def _time(claims: Mapping[str, object], name: str) -> int:
+    found = claims.get(name)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < MAX_TIME:
+        raise NotBelieved(f"the ID token's {name} is no time")
+    return found
+
+
+def _object(raw: bytes) -> dict[str, object]:
+    """Raises ValueError. Unlike our own tokens these may hold floats and more in claims that nobody reads here."""
+    try:
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    return found
+
+
+def _no_key_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(text)
