@@ -27,6 +27,7 @@ from broker.metrics import Metrics
 from broker.serial_console import SerialConsole, SerialViewer
 from broker.session import Operator, Session
 from broker.settings import OperatorListener
+from broker.watching import Rein
 from broker.websocket import CLOSE_GRACE, Departure, OperatorConnection, serve
 from eva.consent import CLOUDADMIN, MAX_SECONDS, Access, Consent, Kind
 from eva.ending import Ending
@@ -79,7 +80,7 @@ class Desk:
         accepted = Accepted(consent, Pin("host1", f"vm-{next(self._numbers)}", 1), term)
         operator = Operator("alice", frozenset({"cloudadmin"}), "127.0.0.1")
         session = Session(secrets.token_hex(16), operator, accepted, self._kind, Access.KEYBOARD, now)
-        gate, keyboard = Gate(self._clock, term, self._lease), Keyboard()
+        gate, keyboard = Gate(self._clock, term, self._lease, Rein(jti, watched=False)), Keyboard()
         viewer: GraphicsViewer | SerialViewer
         if self._kind is Kind.GRAPHICS:
             viewer = GraphicsViewer(session, gate, self._dial(), keyboard, self._metrics, self)

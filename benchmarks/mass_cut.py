@@ -34,6 +34,7 @@ from broker.metrics import Metrics
 from broker.session import Operator
 from broker.sessions import Sessions
 from broker.state import State
+from broker.watching import Watching
 from broker.websocket import OperatorConnection, serve
 from eva.consent import CLOUDADMIN, MAX_SECONDS, Access, Consent, Kind
 from eva.control import Event
@@ -172,7 +173,17 @@ async def cut(count: int, folder: Path) -> dict[str, float]:
     standing = [consented(name, clock) for name in names]
     journal, lease, hosts = opened_journal(folder), fresh_lease(clock), {HOST.name: HOST}
     sessions = Sessions(
-        clock, journal, lease, Metrics(), switchboard, hosts, Domains(names), lambda _: standing, secrets.token_bytes, count
+        clock,
+        journal,
+        lease,
+        Metrics(),
+        switchboard,
+        hosts,
+        Domains(names),
+        lambda _: standing,
+        Watching(),
+        secrets.token_bytes,
+        count,
     )
     journal.start(lambda error: sys.exit(str(error)))
     connections: list[OperatorConnection] = []

@@ -105,6 +105,7 @@ class Accounts:
     def __init__(self, accounts: tuple[Account, ...]) -> None:
         """`accounts`: of different names and different certificates, as `parse` has checked."""
         self._by_name = {account.name: account for account in accounts}
+        self._folded = {account.name.casefold() for account in accounts}
         self._by_certificate = {certificate: account for account in accounts for certificate in account.certificates}
         # What an unknown account is measured against: a decoy of the same cost as one of the passwords', picked by the name
         # and by what only this file's readers know, so that no name's time tells a decoy from an account, however often asked.
@@ -139,6 +140,10 @@ class Accounts:
     def get(self, name: str) -> Account | None:
         """The account of that name, with nobody proved."""
         return self._by_name.get(name)
+
+    def resembles(self, name: str) -> bool:
+        """Whether somebody could take `name` for one of these accounts: upper and lower case are not told apart."""
+        return name.casefold() in self._folded
 
     def verify(self, account: str, password: str) -> Account | None:
         """The account, if the password is its own. Raises CannotVerify.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from broker.session import Operator
+from broker.session import TENANT, Operator
 from eva.consent import Access, Consent, Kind
 from eva.control import Refusal, Refused
 from eva.ledger import Accepted, Pin
@@ -30,11 +30,12 @@ class Domain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an operator asks for. `access` None: as much as the tenant consented to."""
+    """What an operator asks for. `access` None: as much as the tenant consented to. `consent`: under that cid only."""
 
     resource_id: ResourceId
     kind: Kind
     access: Access | None = None
+    consent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +46,34 @@ class Admitted:
 
 def covers(consent: Consent, operator: Operator, kind: Kind, access: Access | None) -> bool:
     """Whether this operator may have that kind of console under the consent, with that access (None: with whatever it gives)."""
-    return (
-        consent.admits(operator.account, operator.groups)
-        and kind in consent.kinds
-        and access in (None, Access.VIEW, consent.access)
-    )
+    return _admits(consent, operator) and kind in consent.kinds and access in (None, Access.VIEW, consent.access)
 
 
-def admit(wish: Wish, operator: Operator, standing: Iterable[Accepted], domains: Iterable[Domain]) -> Admitted:
+def _admits(consent: Consent, operator: Operator) -> bool:
+    """Whether it is one of those whom the tenant consented to, or the tenant."""
+    if operator.is_tenant:
+        return operator.account == TENANT + consent.giver
+    return consent.admits(operator.account, operator.groups)
+
+
+def admit(
+    wish: Wish,
+    operator: Operator,
+    standing: Iterable[Accepted],
+    domains: Iterable[Domain],
+    attended: Callable[[Consent], bool],
+) -> Admitted:
     """The consent under which this operator may open this console, the one that lasts longest. Raises Refused.
 
-    `standing`: the consents in force. `domains`: those that carry the resource ID now.
+    `standing`: the consents in force. `domains`: those that carry the resource ID now. `attended`: False for a consent whose
+    giver would have to watch and does not.
     """
     mine = [
         one
         for one in standing
-        if one.consent.resource_id == wish.resource_id and one.consent.admits(operator.account, operator.groups)
+        if one.consent.resource_id == wish.resource_id
+        and wish.consent in (None, one.consent.cid)
+        and _admits(one.consent, operator)
     ]
     if not mine:
         raise Refused(Refusal.NO_CONSENT, "none in force for this operator")
@@ -74,7 +87,11 @@ def admit(wish: Wish, operator: Operator, standing: Iterable[Accepted], domains:
     pinned = [a for a in fitting if a.pin in pins]
     if not pinned:
         raise Refused(Refusal.NO_CONSENT, "the domain is not the one that was consented to")
-    chosen = max(pinned, key=lambda a: a.term.boot)
+    # the giver may look before he is seen to watch
+    free = [a for a in pinned if operator.is_tenant or attended(a.consent)]
+    if not free:
+        raise Refused(Refusal.NOT_WATCHED)
+    chosen = max(free, key=lambda a: a.term.boot)
     domain = pins[chosen.pin]
     if not domain.running:
         raise Refused(Refusal.VM_NOT_RUNNING)

@@ -6,6 +6,8 @@ A guesser is slowed, and cannot lock the operator out of the places where the op
   tries elsewhere, or here for other accounts, takes nothing from it.
 - Everyone else spends from three: the address's, the account's and the whole node's. A try that finds one of them empty
   spends nothing from the others, so one address cannot empty an account's bucket with refused tries.
+- A sign-in over an issuer names no account before it succeeds: it spends from the address's and the node's, and where anybody
+  has signed in from that address, from a familiar bucket of its own.
 - A sign-in that succeeds gives its token back. Unknown accounts count like known ones. Client certificates count nothing:
   TLS has proved them before we are asked.
 
@@ -89,10 +91,10 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One admitted try, to be handed back if it succeeds."""
+    """One admitted try, to be handed back if it succeeds. `account`: None where it is not known before."""
 
     address: Address
-    account: str
+    account: str | None
     familiar: bool
 
 
@@ -106,8 +108,8 @@ class Attempts:
         self._by_familiar = Buckets(BY_FAMILIAR)
         self._last_success: OrderedDict[tuple[int, str | None], int] = OrderedDict()  # boot time; account None: any
 
-    def admit(self, address: Address, account: str, now: Instant) -> Attempt | None:
-        """Spends a token, before the password is looked at; None: refuse without looking at it."""
+    def admit(self, address: Address, account: str | None, now: Instant) -> Attempt | None:
+        """Spends a token, before the password is looked at, or the issuer asked; None: refuse without doing so."""
         familiar = self._is_familiar((_place(address), account), now)
         attempt = Attempt(address, account, familiar)
         purses = self._purses(attempt)
@@ -117,11 +119,11 @@ class Attempts:
             buckets.spend(key, now)
         return attempt
 
-    def succeeded(self, attempt: Attempt, now: Instant) -> None:
-        """The password was right: gives the token back and makes the address familiar for the account."""
+    def succeeded(self, attempt: Attempt, now: Instant, account: str) -> None:
+        """It was the account's: gives the token back and makes the address familiar for the account."""
         for buckets, key in self._purses(attempt):
             buckets.give_back(key, now)
-        self.remember(attempt.address, attempt.account, now)
+        self.remember(attempt.address, account, now)
 
     def remember(self, address: Address, account: str, now: Instant) -> None:
         """Makes the address familiar for the account; at start, with what the stored safelist holds."""
@@ -143,7 +145,8 @@ class Attempts:
         place = _place(attempt.address)
         if attempt.familiar:
             return ((self._by_familiar, (place, attempt.account)),)
-        return ((self._by_address, place), (self._by_account, attempt.account), (self._by_node, None))
+        whole = ((self._by_address, place), (self._by_node, None))
+        return whole if attempt.account is None else (*whole, (self._by_account, attempt.account))
 
 
 @dataclass(slots=True, eq=False)

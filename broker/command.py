@@ -24,6 +24,7 @@ from broker.disk import Unfinished
 from broker.listener import server_tls
 from broker.node import CannotStart, Node, read_accounts, read_private_key, read_root_key
 from broker.settings import Settings
+from broker.sign_in_pages import relying_party
 from broker.state import BadState, State
 from broker.uplink import client_tls
 from eva.audit import Event
@@ -118,6 +119,7 @@ def check_config(of: Settings) -> None:
         lambda: read_root_key(of.root_key),
         lambda: read_accounts(of.users),
         lambda: server_tls(of.operators),
+        lambda: relying_party(of.operators.oidc) if of.operators.oidc is not None else None,
         lambda: client_tls(of.mqtt.tls) if of.mqtt.tls is not None else None,
         lambda: of.mqtt.password_file.read_text() if of.mqtt.password_file is not None else None,
         lambda: client_context(of.provider.ca),

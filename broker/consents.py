@@ -19,6 +19,7 @@ from broker.journal import Journal
 from broker.lease import LeaseState
 from broker.metrics import Metrics
 from broker.outbox import Outbox
+from broker.session import TENANT
 from broker.state import Change, Loaded, StoredReceipt
 from eva import audit
 from eva.consent import Consent, Revocation
@@ -27,7 +28,8 @@ from eva.instant import NS, Instant
 from eva.ledger import KEEP_SECONDS, Accepted, Ended, Ledger, Pin, Reject, Rejected, Term, renewed
 from eva.members import Json
 from eva.resource_id import ResourceId
-from eva.token import BadToken, Keyring, thumbprint, verify
+from eva.token import BadToken, Fault, Keyring, thumbprint, verify
+from eva.watch import Watch
 from eva.wire import NODES, Envelope, Event, KeySet, Lease
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Consents:
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._keys_ever: dict[str, Ed25519PublicKey] = {}
         self.seq_on_disk = 0
+        self.watch_origin = ""  # where tenants can watch, if they can
         self.cutter: Cutter | None = None
         self.publish: Callable[[StoredReceipt], None] = lambda _: None
         self.behind: Callable[[], None] = lambda: None  # ask for the next lease at once
@@ -136,7 +139,7 @@ class Consents:
 
     def take_consent(self, raw: bytes) -> None:
         """A consent from MQTT. Never raises: what is wrong is counted and logged."""
-        with self._counting(Consent.TYP):
+        with self._metrics.counting(Consent.TYP):
             envelope = Envelope.decode(raw)
             self._take_keys(envelope)
             consent = Consent.from_claims(verify(envelope.token, Consent.TYP, self._keys, self._node))
@@ -144,14 +147,14 @@ class Consents:
 
     def take_revocation(self, raw: bytes) -> None:
         """A revocation from MQTT. Never raises."""
-        with self._counting(Revocation.TYP):
+        with self._metrics.counting(Revocation.TYP):
             envelope = Envelope.decode(raw)
             self._take_keys(envelope)
             self._revoke([envelope.token], time.perf_counter())
 
     def take_lease(self, raw: bytes) -> bool:
         """A lease answer from MQTT or HTTPS. Never raises. Whether it answered a question of ours."""
-        with self._counting(Lease.TYP):
+        with self._metrics.counting(Lease.TYP):
             arrived = time.perf_counter()
             envelope = Envelope.decode(raw)
             self._take_keys(envelope)
@@ -178,6 +181,20 @@ class Consents:
         if self.lease.count(lease, self.seq_on_disk):
             self.renewed()
 
+    def take_watch(self, token: str) -> Watch | None:
+        """The watch token, if it is the provider's for this node and in time. Whether it came before, the caller knows."""
+        with self._metrics.counting(Watch.TYP):
+            watch = Watch.from_claims(verify(token, Watch.TYP, self._keys, self._node))
+            # not by a clock that was set back: those that were in time before are forgotten
+            if watch.time_fault(max(self._clock.now().wall, self.ledger.wall_seen) // NS) is not None:
+                raise BadToken(Fault.TIME, "late, or of a clock ahead")
+            return watch
+        return None
+
+    def of(self, cid: str) -> Accepted | None:
+        """The consent of that cid that stands."""
+        return self.ledger.standing_as(cid, self._clock.now())
+
     def has(self, resource_id: ResourceId) -> bool:
         """Whether any consent for the VM stands here, whomever it admits."""
         return any(one.consent.resource_id == resource_id for one in self.ledger.standing(self._clock.now()))
@@ -185,12 +202,13 @@ class Consents:
     # -- what ends consents here ---------------------------------------------------------------------------------
 
     def delete(self, accepted: Iterable[Accepted], account: str) -> tuple[int, float]:
-        """An operator's Delete: a tombstone of the same standing as a revocation, made without asking anyone.
+        """An operator's Delete, or the giver's Stop: a tombstone of the same standing as a revocation, made asking nobody.
 
         Gives the count of sessions cut and the seconds it took. `deleted_on_disk` is the caller's to await.
         """
         began = time.perf_counter()
         now = self._clock.now()
+        by = account if account.startswith(TENANT) else f"account:{account}"
         change, entries, receipts, cut = Change(), [], [], 0
         for one in accepted:
             ended = Ended(one.consent.jti, Ending.CONSENT_REVOKED, one.consent.expires_at + KEEP_SECONDS)
@@ -199,7 +217,7 @@ class Consents:
             change.ended(ended)
             facts = {"account": account}
             receipts.append(self._outbox.add(change, Event.DELETED, one.consent.jti, now, facts=facts))
-            entries.append(self._ended_entry(one, Ending.CONSENT_REVOKED, now, by=f"account:{account}"))
+            entries.append(self._ended_entry(one, Ending.CONSENT_REVOKED, now, by=by))
         seconds = time.perf_counter() - began
         self._post(change, entries, receipts)
         return cut, seconds
@@ -264,7 +282,8 @@ class Consents:
             if self.cutter is not None:
                 self.cutter.carry_on(before, accepted)
         where = {"host": pin.host, "uuid": pin.uuid, "generation": str(pin.generation)}
-        receipt = self._outbox.add(change, Event.ACCEPTED, consent.jti, now, facts=where)
+        watch = {"watch": self.watch_origin} if self.watch_origin else {}
+        receipt = self._outbox.add(change, Event.ACCEPTED, consent.jti, now, facts=where | watch)
         facts: dict[str, Json] = {
             **where,
             "consent": consent.jti,
@@ -273,6 +292,7 @@ class Consents:
             "operators": sorted(map(str, consent.operators)),
             "kinds": sorted(map(str, consent.kinds)),
             "access": str(consent.access),
+            "watched": consent.watched,
             "expires_at": consent.expires_at,
         }
         if before is not None:
@@ -291,7 +311,7 @@ class Consents:
         now = self._clock.now()
         change, entries, receipts = Change(), [], []
         for token in tokens:
-            with self._counting(Revocation.TYP):
+            with self._metrics.counting(Revocation.TYP):
                 # a signature is enough, however late, by any key that ever stood: it can only close
                 revocation = Revocation.from_claims(verify(token, Revocation.TYP, self._keys_ever, self._node))
                 new = revocation.seq > self.ledger.seq
@@ -377,24 +397,3 @@ class Consents:
         self._keys = dict(key_set.keys)
         self._keys_ever |= key_set.keys
         return self.ledger.use_keys(key_set.keys)
-
-    def _counting(self, typ: str) -> _Counting:
-        return _Counting(self._metrics, typ)
-
-
-class _Counting:
-    """Turns a BadToken into a count and a log line: a bad message is no fault of the task that reads."""
-
-    def __init__(self, metrics: Metrics, typ: str) -> None:
-        self._metrics = metrics
-        self._typ = typ
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _sort: object, error: BaseException | None, _trace: object) -> bool:
-        if not isinstance(error, BadToken):
-            return False
-        self._metrics.tokens.labels(self._typ, error.fault).inc()
-        log.warning("%s refused: %s", self._typ, error)
-        return True

@@ -26,8 +26,9 @@ from broker.journal import Journal, JournalFailed
 from broker.metrics import Metrics
 from broker.openings import Inventory
 from broker.safelist import Address, Safelist, SafelistFull
-from broker.session import Operator, Session
+from broker.session import Operator, Session, opened
 from broker.sessions import Sessions
+from broker.sign_in import PASS_COOKIE, Passes, Way, cookies
 from broker.state import Change
 from broker.tickets import Tickets, TicketsFull
 from broker.websocket import OperatorConnection
@@ -43,7 +44,6 @@ from eva.control import (
     Failure,
     Method,
     Notice,
-    Opened,
     Refusal,
     Refused,
     Request,
@@ -57,6 +57,7 @@ log = logging.getLogger(__name__)
 
 SIGN_IN_SECONDS = 5.0  # from the open websocket to a sign-in
 HASHES_AT_ONCE = 2  # argon2 takes a core and its memory each
+CONNECTED_TOLD = 8  # in one row of a listing
 MAX_LISTING = MAX_MESSAGE - 1024  # characters of the consents in one answer
 
 
@@ -77,6 +78,7 @@ class Desk:
     inquiry: Inquiry
     metrics: Metrics
     randomness: Callable[[int], bytes]
+    passes: Passes = field(default_factory=Passes)
     hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HASHES_AT_ONCE))
     channels: set[ControlChannel] = field(default_factory=set)
 
@@ -101,6 +103,7 @@ class ControlChannel:
         self.address = address
         self._seat = seat
         self.account: Account | None = None
+        self._way: Way | None = None
         self._over = False  # whatever is still queued is not served
         self._serve: dict[Method, Callable[[Account, Members], Awaitable[Mapping[str, Json]]]] = {
             Method.WORKSTATION_GRANT: self._grant_workstation,
@@ -114,6 +117,7 @@ class ControlChannel:
             Method.KEYBOARD_GIVE: self._give_keyboard,
             Method.KEYS_SEND: self._send_keys,
             Method.INPUT_RELEASE: self._release_input,
+            Method.INPUT_MASK: self._mask_input,
         }
 
     async def run(self) -> None:
@@ -200,16 +204,18 @@ class ControlChannel:
         if self.account is not None:
             raise Refused(Refusal.BAD_REQUEST, "signed in already")
         if params.has("password"):
-            account = await self._by_password(params.text("account", 64), params.text("password", MAX_SECRET))
+            way, account = Way.PASSWORD, await self._by_password(params.text("account", 64), params.text("password", MAX_SECRET))
         else:
-            account = self._by_certificate()
+            way, account = Way.CERTIFICATE, self._by_certificate()
+            if account is None:
+                way, account = Way.OIDC, self._by_pass()
         params.nothing_else()
         if account is None:
             raise Refused(Refusal.WRONG_CREDENTIALS)
-        self.account = account
+        self.account, self._way = account, way
         self._seat.leave()
         granted = desk.safelist.admits(self.address, account.name, desk.clock.now())
-        log.info("%s signed in from %s", account.name, self.address)
+        log.info("%s signed in from %s by %s", account.name, self.address, way)
         return {
             "account": account.name,
             "groups": sorted(account.groups),
@@ -229,7 +235,7 @@ class ControlChannel:
             except CannotVerify as error:
                 raise Refused(Refusal.WRONG_CREDENTIALS, error.why) from error
         if account is not None:
-            desk.attempts.succeeded(attempt, desk.clock.now())
+            desk.attempts.succeeded(attempt, desk.clock.now(), name)
             if desk.accounts.get(name) != account:
                 return None  # the users file was read again meanwhile, and this account is not what it was
         return account
@@ -243,6 +249,14 @@ class ControlChannel:
         names = [value for part in subject for key, value in part if key == "commonName"]
         name = names[0] if len(names) == 1 else None
         return self._desk.accounts.by_certificate(name, hashlib.sha256(der).hexdigest())
+
+    def _by_pass(self) -> Account | None:
+        """By the cookie that came with the upgrade: the browser signed in at the issuer a moment ago."""
+        desk, request = self._desk, self._connection.request
+        text = cookies(request.headers.get_all("Cookie")).get(PASS_COOKIE) if request is not None else None
+        account = desk.passes.redeem(text, self.address, desk.clock.now())
+        # the users file may have been read again meanwhile
+        return None if account is None or desk.accounts.resembles(account.name) else account
 
     # -- the safelist --------------------------------------------------------------------------------------------
 
@@ -281,7 +295,7 @@ class ControlChannel:
         listed: list[Json] = []
         room = MAX_LISTING
         for one in sorted(mine, key=lambda a: a.term.wall):
-            consent = one.consent
+            consent, under = one.consent, desk.sessions.roster.under(one.consent.jti)
             row: dict[str, Json] = {
                 "consent": consent.cid,
                 "resource_id": str(consent.resource_id),
@@ -291,7 +305,10 @@ class ControlChannel:
                 "expires_at": consent.expires_at,
                 "reason": consent.reason,
                 "running": any(d.uuid == one.pin.uuid and d.running for d in desk.inventory.find(consent.resource_id)),
-                "sessions": desk.sessions.under(consent.jti),
+                "sessions": len(under),
+                "connected": [
+                    {"account": x.session.operator.account, "kind": str(x.session.kind)} for x in under[:CONNECTED_TOLD]
+                ],
             }
             room -= len(json.dumps(row)) + 1
             if room < 0:
@@ -321,7 +338,7 @@ class ControlChannel:
     # -- sessions ------------------------------------------------------------------------------------------------
 
     def _operator(self, account: Account) -> Operator:
-        return Operator(account.name, account.groups, str(self.address))
+        return Operator(account.name, account.groups, str(self.address), str(self._way))
 
     async def _open(self, account: Account, params: Members) -> Mapping[str, Json]:
         access = params.convert("access", Access) if params.has("access") else None
@@ -339,26 +356,13 @@ class ControlChannel:
         return self._opened(account, self._desk.sessions.resume(name, self._operator(account), received, self))
 
     def _opened(self, account: Account, session: Session) -> Mapping[str, Json]:
-        desk, now, consent = self._desk, self._desk.clock.now(), session.accepted.consent
+        desk, now = self._desk, self._desk.clock.now()
         try:
             ticket = desk.tickets.issue(desk.randomness(32), session.id, account.name, self.address, now)
         except TicketsFull as error:
             desk.sessions.end(session, Ending.OPERATOR_LEFT)  # nobody could come for it
             raise Refused(Refusal.TOO_MANY, str(error)) from error
-        return Opened(
-            session=session.id,
-            ticket=ticket,
-            kind=session.kind,
-            access=session.access,
-            keyboard=desk.sessions.roster.owns_keyboard(session),
-            consent=consent.cid,
-            resource_id=str(consent.resource_id),
-            node=desk.node,
-            giver=consent.giver,
-            reason=consent.reason,
-            expires_at=consent.expires_at,
-            remaining_s=int(session.accepted.term.remaining(now)),
-        ).to_members()
+        return opened(session, ticket, desk.node, now, keyboard=desk.sessions.roster.owns_keyboard(session)).to_members()
 
     async def _leave(self, account: Account, params: Members) -> Mapping[str, Json]:
         session = params.text("session", 64)
@@ -390,4 +394,11 @@ class ControlChannel:
         live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
         params.nothing_else()
         self._desk.sessions.hands.release_input(live)
+        return {}
+
+    async def _mask_input(self, account: Account, params: Members) -> Mapping[str, Json]:
+        live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
+        start, count = params.integer("from"), params.integer("count", least=1)
+        params.nothing_else()
+        self._desk.sessions.hands.mask_input(live, start, count)
         return {}

@@ -104,6 +104,7 @@ class Cut:
         if roster.on(pin):
             roster.tell_viewers(pin)
             return
+        roster.changed(pin)
         console = roster.consoles.pop(pin, None)
         if console is not None:
             console.close()

@@ -10,19 +10,24 @@ import socket
 
 from broker.clock import Clock
 from broker.lease import LeaseState
+from broker.watching import Rein
 from eva.ending import Ending
 from eva.ledger import Term
 
 
 class Gate:
-    """One session's gate. `ending` is None until it is shut; it never opens again. `term` may be renewed."""
+    """One session's gate. `ending` is None until it is shut; it never opens again. `term` may be renewed.
 
-    __slots__ = ("_clock", "_lease", "_released", "ending", "passed", "paused", "term")
+    `rein`: what the consent's giver says about input.
+    """
 
-    def __init__(self, clock: Clock, term: Term, lease: LeaseState) -> None:
+    __slots__ = ("_clock", "_lease", "_released", "ending", "passed", "paused", "rein", "term")
+
+    def __init__(self, clock: Clock, term: Term, lease: LeaseState, rein: Rein) -> None:
         self._clock = clock
         self.term = term
         self._lease = lease
+        self.rein = rein
         self._released = False
         self.ending: Ending | None = None
         self.paused = True  # no operator is attached
@@ -35,19 +40,29 @@ class Gate:
         self.ending = ending
         return True
 
-    def open(self) -> bool:
-        """Whether an operator's byte may pass now. Expiry is found here, at the byte, however late any timer is."""
-        if self.ending is not None or self.paused:
+    def open(self, *, is_input: bool = True) -> bool:
+        """Whether an operator's byte may pass now. Expiry is found here, at the byte, however late any timer is.
+
+        What is no input changes nothing in the guest, and the giver's rein does not hold it.
+        """
+        if self.ending is not None or self.paused or (is_input and self.rein.held):
             return False
         now = self._clock.now()
         return not self.term.over(now) and self._lease.is_open(now)
 
-    def send(self, sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
+    @property
+    def held_by(self) -> str:
+        """Who holds input that waits here, as operators are told it: "tenant", "lease", or nobody."""
+        if self.rein.held:
+            return "tenant"
+        return "" if self._lease.is_open(self._clock.now()) else "lease"
+
+    def send(self, sock: socket.socket, data: bytes | bytearray | memoryview, *, is_input: bool = True) -> int:
         """Writes what the socket takes of `data` now if the gate is open. Gives the count of bytes written.
 
         Raises OSError where the console is gone.
         """
-        if not self.open():
+        if not self.open(is_input=is_input):
             return 0
         try:
             count = sock.send(data)

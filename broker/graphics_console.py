@@ -47,7 +47,8 @@ class GraphicsViewer:
         self._owner = owner
         self._filter = RfbFilter(session.accepted.consent.resource_id.vm)
         self._allowance = QueueAllowance()
-        self._waiting: deque[ClientMessage] = deque()
+        self._waiting: deque[ClientMessage] = deque()  # keys and pointer
+        self._requests: deque[ClientMessage] = deque()  # all else: what no pause of the tenant's holds
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -65,7 +66,7 @@ class GraphicsViewer:
     @property
     def waiting(self) -> int:
         """Bytes of keys and pointer that wait at the gate."""
-        return sum(len(message.data) for message in self._waiting if message.is_input)
+        return sum(len(message.data) for message in self._waiting)
 
     def attach(self, connection: OperatorConnection) -> None:
         """Shows the screen on this connection: the only one in a graphics session's life."""
@@ -95,6 +96,7 @@ class GraphicsViewer:
         if self._timer is not None:
             self._timer.cancel()
         self._waiting.clear()
+        self._requests.clear()
         self._line.cut()
 
     def release_keys(self) -> None:
@@ -106,9 +108,18 @@ class GraphicsViewer:
         """Another types now: what is held down here is let go, through the gate, and what waits is dropped."""
         if self._keyboard.owner == self.session.id or self._closed:
             return
-        self._waiting = deque(message for message in self._waiting if not message.is_input)
+        self._waiting.clear()
+        self._let_go()
+
+    def rein_in(self) -> None:
+        """The consent's giver holds input from now on: what is held down is let go, and what waits goes on waiting."""
+        if not self._closed:
+            self._let_go()
+            self._filter.take_again(message.data for message in self._waiting)
+
+    def _let_go(self) -> None:
         # one by one: together they may be more than the allowance ever has room for
-        self._waiting.extend(ClientMessage(up, is_input=False) for up in whole_messages(self._filter.release_keys()))
+        self._requests.extend(ClientMessage(up, is_input=False) for up in whole_messages(self._filter.release_keys()))
         self.wake()
 
     # -- Feed ----------------------------------------------------------------------------------------------------
@@ -122,9 +133,10 @@ class GraphicsViewer:
             return
         if step.dropped:
             self._count_dropped("rfb-client", step.dropped)
-        self._waiting.extend(step.messages)
+        for message in step.messages:
+            (self._waiting if message.is_input else self._requests).append(message)
         self.wake()
-        if len(self._waiting) > MAX_WAITING and self.connection is not None and not self._operator_paused:
+        if self._is_full and self.connection is not None and not self._operator_paused:
             self._operator_paused = True
             self.connection.pause_operator()
 
@@ -148,29 +160,37 @@ class GraphicsViewer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        full = False
-        while self._waiting and not self._closed:
-            message = self._waiting[0].data
-            full = not self._allowance.fits(len(message)) and len(message) > self._allowance.room(self._queued())
-            if full:
-                break
+        # a request that waits for room holds keys back as well: or it would never have its turn
+        full = self._write(self._requests) or self._write(self._waiting)
+        if full and not self._closed:  # a gate that is closed needs no looking: whoever opens it wakes us
+            self._timer = self._loop.call_later(LOOK_AGAIN, self.wake)
+        if self._operator_paused and not self._is_full and self.connection is not None:
+            self._operator_paused = False
+            self.connection.resume_operator()
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._waiting) + len(self._requests) > MAX_WAITING
+
+    def _write(self, queue: deque[ClientMessage]) -> bool:
+        """Writes what goes of these. Whether QEMU has to take some before more may be written."""
+        while queue and not self._closed:
+            message = queue[0].data
+            if not self._allowance.fits(len(message)) and len(message) > self._allowance.room(self._queued()):
+                return True
             try:
-                count = self.gate.send(self._line.sock, message)
+                count = self.gate.send(self._line.sock, message, is_input=queue[0].is_input)
             except OSError:
-                return  # the reader finds the end
+                return False  # the reader finds the end
             if count == 0:
-                break
+                return False
             self._allowance.wrote(count)
             self._to_guest.count += count
             if count < len(message):  # cannot be: 256 bytes always fit an empty buffer, and half a message may not stay
                 self._owner.end(self.session, Ending.PROTOCOL_ERROR)
-                return
-            self._waiting.popleft()
-        if full:  # a gate that is closed needs no looking: whoever opens it wakes us
-            self._timer = self._loop.call_later(LOOK_AGAIN, self.wake)
-        if self._operator_paused and len(self._waiting) <= MAX_WAITING and self.connection is not None:
-            self._operator_paused = False
-            self.connection.resume_operator()
+                return False
+            queue.popleft()
+        return False
 
     def _queued(self) -> int:
         """What QEMU has not read yet, as the kernel counts it: 0 is exact (unix(7), SIOCOUTQ)."""

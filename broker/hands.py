@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from broker.graphics_console import GraphicsViewer
 from broker.journal import Journal, JournalFailed
+from broker.masks import MasksFull
 from broker.roster import Live, Roster
 from broker.serial_console import SerialViewer
 from eva import audit
@@ -53,11 +54,21 @@ class Hands:
         self._roster.record(live.session, audit.Event.INPUT_RELEASED, {"stale": console.allowance.stale})
         console.release_held()
 
+    def mask_input(self, live: Live, start: int, count: int) -> None:
+        """Of `count` of the session's bytes, from its `start`th on, who watches is told no more than how many. Raises Refused."""
+        if not isinstance(live.viewer, SerialViewer):
+            raise Refused(Refusal.NO_SESSION, "no serial session")
+        try:
+            live.viewer.masks.add(start, count, live.viewer.consumed)
+        except MasksFull as error:
+            raise Refused(Refusal.TOO_MANY, "masked entries") from error
+
     async def send_chord(self, live: Live, chord: tuple[int, ...]) -> None:
         """Presses a chord in the guest, through the gate, one at a time for each VM, recorded before. Raises Refused."""
         session, pin = live.session, live.pin
         if not self._roster.owns_keyboard(session) or pin in self._chords:
             raise Refused(Refusal.NO_KEYBOARD, "not the owner, or a chord is under way")
+        self._check_rein(live)
         self._check_recordable()
         self._chords.add(pin)
         try:
@@ -65,17 +76,26 @@ class Hands:
                 await self._journal.write(None, self._roster.entry(session, audit.Event.KEYS_SENT, {"keys": len(chord)}))
             except JournalFailed as error:
                 raise Refused(Refusal.AUDIT_FAILED, str(error)) from error
+            self._check_rein(live)
             if not live.gate.open() or not self._roster.owns_keyboard(session):
                 raise Refused(Refusal.LEASE_STALE, "the gate is closed")
             live.chord = asyncio.ensure_future(self._dialer.send_keys(self._hosts[pin.host], pin.uuid, chord))
             await live.chord
         except (DialError, asyncio.CancelledError) as error:
-            if live.gate.ending is None and isinstance(error, asyncio.CancelledError):
+            if live.gate.ending is None and not live.gate.rein.held and isinstance(error, asyncio.CancelledError):
                 raise
+            self._check_rein(live)
             raise Refused(Refusal.CONSOLE_FAILED, str(error)) from error
         finally:
             live.chord = None
             self._chords.discard(pin)
+
+    @staticmethod
+    def _check_rein(live: Live) -> None:
+        """Raises Refused while the consent's giver holds input."""
+        refusal = live.gate.rein.refusal
+        if refusal is not None:
+            raise Refused(refusal)
 
     def _check_recordable(self) -> None:
         """Raises Refused while the provider is too far behind with what was recorded: what an operator does may not flood it."""

@@ -1,92 +1,68 @@
-"""The operators' port: TLS, who may knock, and which of the two websockets it is.
+"""The operators' port: TLS, and which of the two websockets it is, if it is not a browser's plain request.
 
-Refused before anything is parsed of us: another path, a Host or Origin that is not in the settings (so that no page and no
-rebound name reaches the node), an address that names no workstation, too many that have not signed in.
+Refused before anything is parsed of us: another path, a Host or Origin that is not ours (so that no page and no rebound name
+reaches the node), an address that names no workstation, too many that have not signed in.
 """
 
 from __future__ import annotations
 
 import http
 import logging
-import re
-import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from websockets.asyncio.server import Server
-from websockets.datastructures import MultipleValuesError
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from broker.attempts import Lobby, Seat
+from broker import knock
 from broker.certificates import load_authority, load_pair
 from broker.control_channel import ControlChannel, Desk
 from broker.pages import Pages
-from broker.safelist import Address, BadAddress, parse_address
+from broker.reception import Reception
+from broker.safelist import Address
 from broker.settings import OperatorListener
+from broker.sign_in_pages import OidcSignIn, SignInPages
+from broker.visitor import Visitor
 from broker.websocket import OperatorConnection, serve
 from eva.control import CONSOLE_PATH, CONSOLE_SUBPROTOCOLS, CONTROL_PATH, SUBPROTOCOL, TICKET_PREFIX
 from eva.ending import Ending
 
 log = logging.getLogger(__name__)
 
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?", re.ASCII)
-
 
 def server_tls(settings: OperatorListener) -> ssl.SSLContext:
     """Raises OSError, ssl.SSLError. Client certificates are asked for where `client_ca` is set, never demanded."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # Nothing is resumed: a resumed session would bring back a client certificate that has run out, or that client_ca no longer
-    # vouches for. Without tickets TLS 1.3 cannot (RFC 8446 2.2); OpenSSL resumes TLS 1.2 by session ID, and `ssl` has no way to
-    # switch that off.
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
-    load_pair(context, settings.certificate, settings.key)
+    context = knock.server_tls(settings.certificate, settings.key)
     if settings.client_ca is not None:
         load_authority(context, settings.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
-@dataclass(slots=True)
-class Arrival:
-    """A connection without an operator yet. `seat`: its place in the lobby; `session`: whose ticket it redeemed."""
-
-    address: Address
-    seat: Seat | None
-    session: str | None = None
-
-    def leave(self) -> None:
-        if self.seat is not None:
-            self.seat.leave()
-
-
 class Listener:
     """One open port."""
 
     def __init__(self, settings: OperatorListener, desk: Desk) -> None:
+        """Raises OSError, ssl.SSLError, BadSettings, MissingAssets."""
         self._settings = settings
         self._desk = desk
-        self._lobby = Lobby()
-        self._pages = Pages()
+        oidc = OidcSignIn(settings.oidc, desk) if settings.oidc is not None else None
+        sign_in = SignInPages(oidc, desk, certificate=settings.client_ca is not None)
+        self.reception = Reception(settings, desk, Pages(), sign_in)
         self._tls = server_tls(settings)
         self._server: Server | None = None
-        # what is known of a connection until its handler takes it over
-        self._arrivals: dict[OperatorConnection, Arrival] = {}
 
     async def start(self) -> None:
         """Raises OSError where the address is taken."""
-        family = socket.AF_INET6 if ":" in self._settings.address else socket.AF_INET
-        sock = socket.create_server((self._settings.address, self._settings.port), family=family, backlog=1024)
         self._server = await serve(
             self._serve,
-            sock=sock,
+            sock=knock.bound(self._settings.address, self._settings.port),
             tls=self._tls,
             process_request=self._judge,
             select_subprotocol=self._choose,
-            arrived=self._arrive,
+            front=lambda connection: Visitor(self.reception, connection),
         )
 
     def reload_certificate(self) -> None:
@@ -97,39 +73,10 @@ class Listener:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+            self.reception.close()
             await self._server.wait_closed()
 
     # -- the handshake -------------------------------------------------------------------------------------------
-
-    def _arrive(self, connection: OperatorConnection) -> bool:
-        """Gives the connection a seat in the lobby. False: there is none, or its address names no workstation."""
-        peer = connection.remote_address
-        try:
-            address = parse_address(peer[0] if peer else "")
-        except BadAddress as error:
-            log.info("refused a connection: %s", error)
-            return False
-        arrival = Arrival(address, None)
-        # consoles come many at once, from where their operator is signed in already: those take no seat until they ask for one
-        if not self._desk.is_signed_in_from(address) and not self._seat(arrival):
-            return False
-        self._arrivals[connection] = arrival
-
-        def forget(_: object) -> None:
-            self._arrivals.pop(connection, None)
-            arrival.leave()
-
-        connection.connection_lost_waiter.add_done_callback(forget)
-        return True
-
-    def _seat(self, arrival: Arrival) -> bool:
-        """Sees to it that it has a seat. False if there is none."""
-        if arrival.seat is None:
-            familiar = self._desk.attempts.is_familiar(arrival.address, self._desk.clock.now())
-            arrival.seat = self._lobby.enter(arrival.address, familiar=familiar)
-        if arrival.seat is None:
-            self._desk.metrics.refused.labels("lobby").inc()
-        return arrival.seat is not None
 
     def _judge(self, connection: OperatorConnection, request: Request) -> Response | None:
         why = self._fault(request)
@@ -138,10 +85,7 @@ class Listener:
             log.info("refused a handshake from %s: %s", connection.remote_address, why)
             status = http.HTTPStatus.NOT_FOUND if why == "path" else http.HTTPStatus.FORBIDDEN
             return connection.respond(status, "\n")
-        asset = self._pages.find(request.path)
-        if asset is not None:
-            return self._pages.answer(request, asset)
-        arrival = self._arrivals.get(connection)
+        arrival = self.reception.arrivals.get(connection)
         if arrival is None:  # it is gone already
             return connection.respond(http.HTTPStatus.FORBIDDEN, "\n")
         if request.path == CONSOLE_PATH:
@@ -151,32 +95,19 @@ class Listener:
                 return connection.respond(http.HTTPStatus.FORBIDDEN, "\n")
             connection.reserve()
             arrival.leave()
-        elif not self._seat(arrival):
+        elif not self.reception.seat(arrival):
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "\n")
         return None
 
     def _fault(self, request: Request) -> str | None:
-        """What is wrong with the request, as a metric's label. No header can say who the peer is; these say what it came for."""
-        if request.path not in (CONTROL_PATH, CONSOLE_PATH) and self._pages.find(request.path) is None:
+        """What is wrong with the request, as a metric's label."""
+        if request.path not in (CONTROL_PATH, CONSOLE_PATH):
             return "path"
-        try:
-            host, origin = request.headers["Host"], request.headers.get("Origin")
-        except (KeyError, MultipleValuesError):
-            return "host"
-        match = _HOST.fullmatch(host.lower())
-        if match is None or match[1].strip("[]") not in self._settings.names:
-            return "host"
-        # a program sends no Origin; a page's must be one of ours, and "null" is nobody's
-        if origin is not None and origin not in self._settings.origins:
-            return "origin"
-        return None
-
-    def _offered(self, request: Request) -> list[str]:
-        return [name.strip() for header in request.headers.get_all("Sec-WebSocket-Protocol") for name in header.split(",")]
+        return self.reception.fault(request.headers.get_all("Host"), request.headers.get_all("Origin"))
 
     def _redeem(self, request: Request, address: Address) -> str | None:
         """The session whose ticket is offered, if it is of the kind that is asked for. The ticket is used up."""
-        offered = self._offered(request)
+        offered = knock.offered(request)
         if len(offered) != 2 or not offered[1].startswith(TICKET_PREFIX):
             return None
         claim = self._desk.tickets.redeem(offered[1].removeprefix(TICKET_PREFIX), address, self._desk.clock.now())
@@ -193,7 +124,7 @@ class Listener:
     # -- the connection ------------------------------------------------------------------------------------------
 
     async def _serve(self, connection: OperatorConnection) -> None:
-        arrival = self._arrivals.pop(connection)
+        arrival = self.reception.arrivals.pop(connection)
         if arrival.session is not None:
             if not self._desk.sessions.attach(arrival.session, connection):
                 connection.end(Ending.OPERATOR_LEFT.code, Ending.OPERATOR_LEFT.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,9 +14,11 @@ from eva.consent import Kind
 from eva.control import Refusal
 from eva.ending import Ending
 from eva.ledger import Reject
-from eva.token import Fault, Typ
+from eva.token import BadToken, Fault, Typ
 
-HANDSHAKES = ("path", "host", "origin", "ticket", "lobby")  # what a handshake is refused for
+HANDSHAKES = ("path", "host", "origin", "ticket", "token", "lobby")  # what a handshake is refused for
+log = logging.getLogger(__name__)
+
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -46,6 +49,24 @@ class Tallies(Collector):
         yield family
 
 
+class Counting:
+    """Turns a BadToken into a count and a log line."""
+
+    def __init__(self, tokens: Counter, typ: Typ) -> None:
+        self._tokens = tokens
+        self._typ = typ
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _sort: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, BadToken):
+            return False
+        self._tokens.labels(self._typ, error.fault).inc()
+        log.warning("%s refused: %s", self._typ, error)
+        return True
+
+
 class Metrics:
     """One node's metrics, in a registry of their own."""
 
@@ -67,6 +88,7 @@ class Metrics:
             registry=registry,
             buckets=_FAST,
         )
+        self.watches = Gauge("eva_watches", "Watch connections of tenants", registry=registry)
         self.lease_age = Gauge(
             "eva_lease_age_seconds", "Age of the newest lease that counts; -1 before the first", registry=registry
         )
@@ -96,6 +118,10 @@ class Metrics:
             self.sessions.labels(kind)
             for ending in Ending:
                 self.endings.labels(kind, ending.word)
+
+    def counting(self, typ: Typ) -> Counting:
+        """For a `with`: a bad message is no fault of the task that reads it."""
+        return Counting(self.tokens, typ)
 
     def text(self) -> bytes:
         """The exposition in Prometheus' text format 0.0.4."""

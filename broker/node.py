@@ -38,6 +38,9 @@ from broker.state import BadState, Change
 from broker.testimony import Testimony
 from broker.tickets import Tickets
 from broker.uplink import Uplink
+from broker.watch_desk import WatchDesk
+from broker.watch_listener import WatchListener
+from broker.watching import Watching
 from broker.whereabouts import Inquiry
 from eva import audit
 from eva.ending import Ending
@@ -48,7 +51,8 @@ from eva.strict_yaml import BadSettings
 from eva.token import BadToken, SigningKey
 from hypervisor.dialer import Dialer, DialError
 from hypervisor.inventory import Change as VmChange
-from hypervisor.inventory import Fate, HostDown, HostUp, Inventory, VmBefell, Watch
+from hypervisor.inventory import Fate, HostDown, HostUp, Inventory, VmBefell, VmChanged, Watch
+from web.assets import MissingAssets
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +119,7 @@ class Node:
         self.consents = Consents(
             settings.node, root, self._clock, self._boot_id, self.journal, outbox, self.lease, self.metrics, self._resolve
         )
+        self._watching = Watching(disk.loaded.reins)
         self.sessions = Sessions(
             self._clock,
             self.journal,
@@ -124,6 +129,7 @@ class Node:
             {host.name: host for host in settings.hosts},
             self.inventory,
             self.consents.ledger.standing,
+            self._watching,
             secrets.token_bytes,
             settings.most_sessions,
         )
@@ -151,7 +157,26 @@ class Node:
         )
         for row in disk.loaded.workstations:
             self.desk.attempts.remember(parse_address(row.address), row.account, now)
-        self._listener = Listener(settings.operators, self.desk)
+        try:
+            self._listener = Listener(settings.operators, self.desk)
+        except MissingAssets as error:
+            raise CannotStart(str(error)) from error
+        self._watch_desk = WatchDesk(
+            settings.node,
+            self._clock,
+            self.journal,
+            self.sessions,
+            self.consents,
+            self.inventory,
+            self._watching,
+            self.metrics,
+            secrets.token_bytes,
+            disk.loaded.watches,
+        )
+        self._watch_listener = None
+        if settings.watch is not None:
+            self._watch_listener = WatchListener(settings.watch, self._watch_desk)
+            self.consents.watch_origin = settings.watch.url
         self._monitor = Monitor(settings.metrics, self.metrics, self.health, self._refresh)
         self._uplink = Uplink(
             settings.node,
@@ -188,6 +213,8 @@ class Node:
                 raise CannotStart(f"no worker can be started: {error}") from error
             await self._monitor.start()
             await self._listener.start()
+            if self._watch_listener is not None:
+                await self._watch_listener.start()
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._watch.run(), name="watch")]
                 # a consent names a VM: none is heard before the VMs are known
@@ -208,6 +235,7 @@ class Node:
     async def _recover(self) -> None:
         """Closes the book on what a crash left open, and opens it for this run."""
         self.consents.begin(self._clock.now())
+        self._watching.resume([one.consent for one in self.consents.ledger.standing(self._clock.now())], self._clock.now())
         self.journal.post(Change().workstations(self.desk.safelist.to_rows()))  # with their ends on this boot's clock
         now = self._clock.now().wall // 1_000_000
         entries = [Entry("", audit.Event.NODE_START, {"node": self._settings.node, "boot_id": self._boot_id}, now)]
@@ -230,9 +258,12 @@ class Node:
             await self.journal.write(Change().meta("wall_seen", max(now.wall, self.consents.ledger.wall_seen)), entry)
         for channel in list(self.desk.channels):
             channel.sign_out("the node is stopping")
+        self._watch_desk.sign_out(Ending.NODE_STOPPING)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._listener.stop()
+                if self._watch_listener is not None:
+                    await self._watch_listener.stop()
                 await self._monitor.stop()
         except TimeoutError:
             log.warning("some connections did not close within %g s", STOP_SECONDS)
@@ -258,6 +289,8 @@ class Node:
             log.info("users re-read: %d accounts, %d signed out", len(after), len(gone))
         try:
             self._listener.reload_certificate()
+            if self._watch_listener is not None:
+                self._watch_listener.reload_certificate()
         except (OSError, ssl.SSLError) as error:
             log.error("certificate not re-read, the old one stands: %s", error)
 
@@ -268,6 +301,8 @@ class Node:
 
     def _changed(self, change: VmChange) -> None:
         """The inventory saw something: it has changed already."""
+        if isinstance(change, VmChanged | VmBefell):
+            self._watch_desk.changed(Pin(change.vm.host, change.vm.uuid, change.vm.generation))
         match change:
             case VmBefell(vm, Fate.GONE):
                 self.consents.end_missing(self._is_there)
@@ -307,6 +342,7 @@ class Node:
             now = self._clock.now()
             self.consents.tick(now)
             self.sessions.tick(now)
+            self._watch_desk.tick(now)
             self.desk.tickets.sweep(now)
             for address, account in self.desk.safelist.sweep(now):
                 self.sessions.end_workstation(account, str(address))
@@ -315,6 +351,7 @@ class Node:
             if time.monotonic() - noted > NOTE_TIME:
                 noted = time.monotonic()
                 self.consents.note_time(now)
+                self._watch_desk.note(now)
             if self._supervisor.watchdog is not None and time.monotonic() - fed > self._supervisor.watchdog / 3:
                 fed = time.monotonic()
                 self._supervisor.tell("WATCHDOG=1")

@@ -20,6 +20,7 @@ from broker.metrics import Metrics
 from broker.roster import Listener, Live, Roster
 from broker.serial_console import Owner, SerialConsole
 from broker.session import Operator, Session, State, Step
+from broker.watching import Watching
 from eva import audit
 from eva.consent import Access, Kind
 from eva.control import Refusal, Refused
@@ -58,6 +59,7 @@ class Openings:
         hosts: Mapping[str, Host],
         inventory: Inventory,
         standing: Callable[[Instant], list[Accepted]],
+        watching: Watching,
         randomness: Callable[[int], bytes],
         most: int,
     ) -> None:
@@ -72,6 +74,7 @@ class Openings:
         self._hosts = hosts
         self._inventory = inventory
         self._standing = standing
+        self._watching = watching
         self._randomness = randomness
         self._most = most
 
@@ -96,6 +99,7 @@ class Openings:
         session.take(Step.OPENED)
         session.wait_until(self._clock.now().boot + round(TICKET_GRACE * NS))
         self._metrics.opening.labels(session.kind).observe(time.perf_counter() - began)
+        self._roster.changed(live.pin)
         log.info(
             "session %s opened: %s %s for %s at %s", session.id, session.kind, session.access, operator.account, operator.address
         )
@@ -105,11 +109,16 @@ class Openings:
         now = self._clock.now()
         if not self._lease.is_open(now):
             raise Refused(Refusal.LEASE_STALE)
-        if len(self._roster.lives) >= self._most:
+        # who watches takes no operator's place
+        like = sum(live.session.operator.is_tenant == operator.is_tenant for live in self._roster.lives.values())
+        if like >= self._most:
             raise Refused(Refusal.TOO_MANY)
-        admitted = admit(wish, operator, self._standing(now), self._inventory.find(wish.resource_id))
-        session = Session(self._randomness(16).hex(), operator, admitted.accepted, wish.kind, admitted.access, now)
-        live = Live(session, Gate(self._clock, admitted.accepted.term, self._lease), listener=listener)
+        domains = self._inventory.find(wish.resource_id)
+        admitted = admit(wish, operator, self._standing(now), domains, self._watching.attended)
+        accepted = admitted.accepted
+        session = Session(self._randomness(16).hex(), operator, accepted, wish.kind, admitted.access, now)
+        gate = Gate(self._clock, accepted.term, self._lease, self._watching.rein(accepted.consent))
+        live = Live(session, gate, listener=listener)
         session.take(Step.ADMIT)
         self._roster.lives[session.id] = live
         self._metrics.sessions.labels(session.kind).inc()
@@ -119,6 +128,7 @@ class Openings:
         facts: dict[str, Json] = {
             "account": session.operator.account,
             "address": session.operator.address,
+            "way": session.operator.way,
             "kind": str(session.kind),
             "access": str(session.access),
             "uuid": session.accepted.pin.uuid,

@@ -1,38 +1,91 @@
-"""The operators' page: what a plain GET on the operators' port is answered with."""
+"""The operators' page, and how a browser's plain request is answered from its fixed table, which is read at a start.
+
+A path is looked up as it came: no query, no dots, no other spelling. Errors: MissingAssets, OSError, where the table is made.
+"""
 
 from __future__ import annotations
 
 import http
-
-from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from web.assets import Asset, headers, site
 
+Field = tuple[str, str]
+
+PLAIN: Final[tuple[Field, ...]] = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request without a body. `target` as it came; `fields`: names in lower case."""
+
+    method: str
+    target: str
+    fields: tuple[Field, ...] = field(repr=False)
+
+    def all(self, name: str) -> list[str]:
+        return [text for found, text in self.fields if found == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """`last`: the connection closes after it."""
+
+    status: http.HTTPStatus
+    fields: tuple[Field, ...]
+    body: bytes = field(default=b"\n", repr=False)
+    last: bool = False
+
+    @classmethod
+    def plain(cls, status: http.HTTPStatus, *, last: bool = False) -> Reply:
+        """One that tells nothing but its status."""
+        return cls(status, PLAIN, b"\n", last)
+
 
 class Pages:
-    """The table of the operators' site. Raises MissingAssets, OSError."""
+    """The table of the operators' site."""
 
     def __init__(self) -> None:
         found = site("operator")
-        self._files = {"/": found.page, **found.files}
+        self._assets = {"/": found.page, **found.files}
 
-    def find(self, path: str) -> Asset | None:
-        """What is served there. The path is looked up as it came: no query, no dots, no other spelling."""
-        return self._files.get(path)
-
-    @staticmethod
-    def answer(request: Request, asset: Asset) -> Response:
-        fields = Headers(headers(asset))
-        fields["Connection"] = "close"
-        if asset.etag in request.headers.get_all("If-None-Match"):
-            return _response(http.HTTPStatus.NOT_MODIFIED, fields, b"")
-        packed = any("gzip" in value for value in request.headers.get_all("Accept-Encoding"))
-        if packed:
-            fields["Content-Encoding"] = "gzip"
-        return _response(http.HTTPStatus.OK, fields, asset.packed if packed else asset.content)
+    def answer(self, request: PlainRequest) -> Reply | None:
+        """The file that is asked for; None if there is none."""
+        asset = self._assets.get(request.target)
+        if asset is None:
+            return None
+        if request.method not in ("GET", "HEAD"):
+            return Reply(http.HTTPStatus.METHOD_NOT_ALLOWED, (*PLAIN, ("Allow", "GET, HEAD")), last=True)
+        return _reply(request, asset)
 
 
-def _response(status: http.HTTPStatus, fields: Headers, body: bytes) -> Response:
-    fields["Content-Length"] = str(len(body))
-    return Response(status.value, status.phrase, fields, body)
+def _reply(request: PlainRequest, asset: Asset) -> Reply:
+    fields = tuple(headers(asset).items())
+    if is_known(request.all("if-none-match"), asset.etag):
+        return Reply(http.HTTPStatus.NOT_MODIFIED, fields, b"")
+    if takes_gzip(request.all("accept-encoding")):
+        return Reply(http.HTTPStatus.OK, (*fields, ("Content-Encoding", "gzip")), asset.packed)
+    return Reply(http.HTTPStatus.OK, fields, asset.content)
+
+
+def is_known(if_none_match: Sequence[str], etag: str) -> bool:
+    """RFC 9110 13.1.2, by weak comparison."""
+    tags = [tag.strip().removeprefix("W/") for text in if_none_match for tag in text.split(",")]
+    return tags == ["*"] or etag.removeprefix("W/") in tags
+
+
+def takes_gzip(accept_encoding: Sequence[str]) -> bool:
+    """RFC 9110 12.5.3. A coding with any weight but 0 will do; what cannot be read does not count."""
+    for coding in ",".join(accept_encoding).split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip().lower() == "gzip":
+            return weight.strip().lower().removeprefix("q=").strip("0.") != "" or not weight.strip()
+    return False

@@ -3,6 +3,8 @@
 Invariants 4, 6 and 9 of the design; RFC 6143. What it decides and why: docs/decisions/, "RFB filter".
 """
 
+from collections.abc import Iterable
+
 from broker.rfb_client import ClientMessage, ClientSide, ClientStep
 from broker.rfb_protocol import Agreement, Dropped, RfbError, Side, Stage, TurnError
 from broker.rfb_server import ServerSide, ServerStep
@@ -60,6 +62,10 @@ class RfbFilter:
         except RfbError:
             self._agreement.stage = Stage.BROKEN
             raise
+
+    def take_again(self, messages: Iterable[bytes]) -> None:
+        """These input messages, taken before, are not written yet: what they press is down once they are."""
+        self._client.take_again(messages)
 
     def release_keys(self) -> bytes:
         """The messages that release, once, each key and button that is down, in the form in which it was pressed.

@@ -4,7 +4,7 @@ RFC 6143 7.5; rfbproto for the types above 6. What goes on comes out as whole me
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import NamedTuple
 
@@ -185,6 +185,11 @@ class ClientSide:
         if not keyboard:
             return ClientStep((), {Dropped.KEY: 1})
         return ClientStep(tuple([ClientMessage(each, True) for each in self._keys.key(message)]), NOTHING_DROPPED)
+
+    def take_again(self, messages: Iterable[bytes]) -> None:
+        """Input messages that were let go of before they were written: what they press is down once they are."""
+        for message in messages:
+            self._input(message, keyboard=True, out=[])
 
     def release_keys(self) -> bytes:
         """The messages that let go every key and button that is down; b"" when none is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +18,8 @@ from broker.serial_console import SerialConsole, SerialViewer
 from broker.session import Operator, Session, State
 from eva import audit
 from eva.control import Event, Refusal, Refused
-from eva.ledger import Pin
+from eva.ending import Ending
+from eva.ledger import Accepted, Pin
 from eva.members import Json
 
 ENDED_KEPT = 1024  # endings remembered for those who come back
@@ -29,6 +30,14 @@ class Listener(Protocol):
     """The control channel that a session's news go to."""
 
     def notify(self, event: Event, params: Mapping[str, Json]) -> None: ...
+
+
+class Onlookers(Protocol):
+    """Those tenants who watch what is done under their consents: broker.watch_desk.WatchDesk. No call waits."""
+
+    def changed(self, pin: Pin) -> None: ...
+    def renewed(self, before: Accepted, after: Accepted) -> None: ...
+    def over(self, jtis: Collection[str], ending: Ending, cut_us: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -42,7 +51,7 @@ class Live:
     lost: asyncio.TimerHandle | None = None
     chord: asyncio.Task[None] | None = None
     counted: set[int] = field(default_factory=set)  # the marks of the count-down that were told
-    held_told: bool = False
+    held_why: str = ""  # what its operator was told of graphics input that waits
     stale: int = 0  # operator bytes that the guest may still receive, as the cut found it
 
     @property
@@ -68,6 +77,7 @@ class Roster:
         self.consoles: dict[Pin, SerialConsole] = {}
         self.keyboards: dict[Pin, Keyboard] = {}
         self.dialing: dict[Pin, asyncio.Lock] = {}
+        self.onlookers: Onlookers | None = None
         self._ended: OrderedDict[str, tuple[Operator, Mapping[str, Json]]] = OrderedDict()  # the latest
 
     # -- who ------------------------------------------------------------------------------------------------------
@@ -82,6 +92,10 @@ class Roster:
     def on(self, pin: Pin) -> list[Live]:
         """The sessions on this VM."""
         return [live for live in self.lives.values() if live.pin == pin]
+
+    def under(self, jti: str) -> list[Live]:
+        """The sessions under this consent."""
+        return [live for live in self.lives.values() if live.session.accepted.consent.jti == jti]
 
     def owns_keyboard(self, session: Session) -> bool:
         keyboard = self.keyboards.get(session.accepted.pin)
@@ -108,8 +122,14 @@ class Roster:
 
     # -- telling and recording ------------------------------------------------------------------------------------
 
+    def changed(self, pin: Pin) -> None:
+        """Tells those who watch that something is not as it was with this VM's sessions."""
+        if self.onlookers is not None:
+            self.onlookers.changed(pin)
+
     def tell_viewers(self, pin: Pin) -> None:
-        """Tells all of a VM's sessions who is there and who types."""
+        """Tells all of a VM's sessions, and who watches, who is there and who types."""
+        self.changed(pin)
         here = self.on(pin)
         viewers: list[Json] = [
             {

@@ -14,10 +14,12 @@ from broker.allowance import EchoAllowance
 from broker.clock import Clock
 from broker.gate import Gate
 from broker.keyboard import Keyboard
+from broker.masks import Masks
 from broker.metrics import Metrics
 from broker.scrollback import CAPACITY, Scrollback
 from broker.session import Session
 from broker.terminal_filter import TerminalFilter
+from broker.transcript import Transcript
 from broker.websocket import Departure, OperatorConnection
 from eva.consent import Access, Kind
 from eva.control import QUERIES, Mark, encode_mark
@@ -54,6 +56,7 @@ class SerialViewer:
         self.shown = 0  # bytes sent to the operator
         self.consumed = 0  # operator bytes that need not be sent again: written, or dropped because they may not be typed
         self.pending = bytearray()
+        self.masks = Masks()
         self.held_told = False
         self._console = console
         self._taken_timer: asyncio.TimerHandle | None = None
@@ -158,8 +161,7 @@ class SerialViewer:
         self._held_timer = None
         if self.pending and self.consumed == consumed:
             self.held_told = True
-            why = "no-echo" if self.gate.open() else "lease"
-            self.tell(Mark.HELD, held=len(self.pending), why=why)
+            self.tell(Mark.HELD, held=len(self.pending), why=self.gate.held_by or "no-echo")
         elif self.pending:
             self.watch_held()
 
@@ -176,6 +178,7 @@ class SerialConsole:
         self.allowance = EchoAllowance()
         self.scrollback = Scrollback()
         self.viewers: dict[str, SerialViewer] = {}
+        self.transcript: Transcript | None = None  # while somebody watches
         self.closed = False
         self._line = line
         self._clock = clock
@@ -206,7 +209,7 @@ class SerialConsole:
         viewer.gate.paused = False
         viewer.tell(Mark.ATTACHED, offset=viewer.offset, taken=viewer.consumed)
         viewer.push()
-        connection.attach(viewer)
+        connection.attach(viewer, text=True)  # what wscat and others send
         self.pace()
 
     def remove(self, viewer: SerialViewer) -> None:
@@ -235,13 +238,15 @@ class SerialConsole:
             self._loop.remove_writer(fd)
         self._reading = self._writing = False
         self._line.cut()
+        self.listen(None)
 
     # -- from the guest ------------------------------------------------------------------------------------------
 
     def pace(self) -> None:
         """Reads the guest, or stops, by the lag of the viewer who sets the pace."""
         attached = [v for v in self.viewers.values() if v.connection is not None]
-        setter = next((v for v in attached if v.session.id == self.keyboard.owner), attached[0] if attached else None)
+        # a tenant who watches slows no operator down
+        setter = min(attached, key=lambda v: (v.session.id != self.keyboard.owner, v.session.operator.is_tenant), default=None)
         wanted = not self.closed and (setter is None or self.scrollback.end - setter.offset < PACE)
         if wanted and not self._reading:
             self._loop.add_reader(self._line.sock.fileno(), self._readable)
@@ -261,6 +266,8 @@ class SerialConsole:
             return
         filtered = self._filter.feed(data, self._clock.now().boot)
         self.allowance.guest_spoke()
+        if self.transcript is not None:
+            self.transcript.guest(filtered.shown)
         self._show(filtered.shown, filtered.queries)
         self._count_dropped()
         self.pump()
@@ -335,6 +342,8 @@ class SerialConsole:
                 return  # the reader finds the end
             if count == 0:
                 break
+            if self.transcript is not None:
+                self._transcribe(self.transcript, viewer, bytes(viewer.pending[:count]))
             del viewer.pending[:count]
             self.allowance.wrote(count)
             viewer.consumed += count
@@ -347,6 +356,18 @@ class SerialConsole:
             viewer.connection.resume_operator()
         viewer.watch_held()
         self._want_write(bool(viewer.pending) and self.allowance.room > 0 and viewer.gate.open())
+
+    @staticmethod
+    def _transcribe(transcript: Transcript, viewer: SerialViewer, data: bytes) -> None:
+        """Tells who watches what passes now, but of a masked entry no more than that it does."""
+        for piece, masked in viewer.masks.split(viewer.consumed, data):
+            transcript.typed(viewer.session, piece, masked=masked)
+
+    def listen(self, transcript: Transcript | None) -> None:
+        """Who watches is told what is typed from now on, by this; None: nobody watches."""
+        if self.transcript is not None:
+            self.transcript.close()
+        self.transcript = transcript
 
     def _want_write(self, wanted: bool) -> None:
         """With room and an open gate, bytes that still wait are waiting for the socket."""

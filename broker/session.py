@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from eva.consent import Access, Kind
+from eva.control import Opened
 from eva.ending import Ending
 from eva.instant import Instant
 from eva.ledger import Accepted
+
+TENANT = "tenant:"  # operators' names hold no colon (eva.consent.Principal)
 
 
 class State(Enum):
@@ -59,11 +62,23 @@ class IllegalEvent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who uses the console, from where: `address` is the TCP peer's, never a header's."""
+    """Who uses the console, from where: `address` is the TCP peer's, never a header's. `way`: how they signed in.
+
+    Also the tenant who watches, under an account that no operator can have: `tenant:` and the name of the consent's giver.
+    """
 
     account: str
     groups: frozenset[str]
     address: str
+    way: str = field(default="", compare=False)
+
+    @classmethod
+    def tenant(cls, giver: str, address: str) -> Operator:
+        return cls(TENANT + giver, frozenset(), address, "watch-token")
+
+    @property
+    def is_tenant(self) -> bool:
+        return self.account.startswith(TENANT)
 
 
 @dataclass(slots=True)
@@ -98,3 +113,22 @@ class Session:
         """Sets how long a detached session waits for its operator."""
         if self.state is State.DETACHED:
             self.deadline = boot
+
+
+def opened(session: Session, ticket: str, node: str, now: Instant, *, keyboard: bool) -> Opened:
+    """What whoever opened the session is told of it."""
+    consent = session.accepted.consent
+    return Opened(
+        session=session.id,
+        ticket=ticket,
+        kind=session.kind,
+        access=session.access,
+        keyboard=keyboard,
+        consent=consent.cid,
+        resource_id=str(consent.resource_id),
+        node=node,
+        giver=consent.giver,
+        reason=consent.reason,
+        expires_at=consent.expires_at,
+        remaining_s=int(session.accepted.term.remaining(now)),
+    )

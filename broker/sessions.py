@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from broker.admission import Wish, covers
@@ -18,6 +19,7 @@ from broker.openings import Inventory, Openings
 from broker.roster import Listener, Live, Roster
 from broker.serial_console import SerialViewer
 from broker.session import Operator, Session, State, Step
+from broker.watching import Rein, Watching
 from broker.websocket import Departure, OperatorConnection
 from eva import audit
 from eva.consent import Kind
@@ -47,12 +49,14 @@ class Sessions:
         hosts: Mapping[str, Host],
         inventory: Inventory,
         standing: Callable[[Instant], list[Accepted]],
+        watching: Watching,
         randomness: Callable[[int], bytes],
         most: int,
     ) -> None:
         self._clock = clock
         self._journal = journal
         self._lease = lease
+        self._watching = watching
         self.roster = Roster(clock, journal)
         self.hands = Hands(self.roster, journal, dialer, hosts)
         self._cut = Cut(self.roster, clock, metrics)
@@ -68,6 +72,7 @@ class Sessions:
             hosts,
             inventory,
             standing,
+            watching,
             randomness,
             most,
         )
@@ -93,10 +98,6 @@ class Sessions:
     def accounts(self) -> frozenset[str]:
         """Whoever has a session."""
         return frozenset(live.session.operator.account for live in self.roster.lives.values())
-
-    def under(self, jti: str) -> int:
-        """How many sessions there are under a consent."""
-        return sum(live.session.accepted.consent.jti == jti for live in self.roster.lives.values())
 
     # -- the websocket comes and goes ----------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Sessions:
         dropped = departure in (Departure.LOST, Departure.SILENT)
         if departure is Departure.FAULT:
             self._cut.end([live], Ending.PROTOCOL_ERROR)
-        elif dropped and session.kind is Kind.SERIAL and session.state is State.LIVE:
+        elif dropped and session.kind is Kind.SERIAL and session.state is State.LIVE and not session.operator.is_tenant:
             self._detach(live)
             self.roster.tell_viewers(live.pin)
         else:
@@ -155,18 +156,24 @@ class Sessions:
 
         The rest belong to `after` from now on, but last no longer than they would have until `extend` says that it is on disk.
         """
-        concerned = [live for live in self.roster.lives.values() if live.session.accepted.consent.jti == before.consent.jti]
+        concerned = self.roster.under(before.consent.jti)
         for live in concerned:
             session = live.session
             if before.pin == after.pin and covers(after.consent, session.operator, session.kind, session.access):
                 session.accepted = after
                 live.gate.term = live.gate.term.at_most(after.term)
         lost = [live for live in concerned if live.session.accepted is before]
-        return self._cut.end(lost, Ending.CONSENT_REVOKED)
+        cut = self._cut.end(lost, Ending.CONSENT_REVOKED)
+        # until it is on disk, the stricter of the two
+        self._rewatch(after, watched=before.consent.watched or after.consent.watched)
+        if self.roster.onlookers is not None:
+            self.roster.onlookers.renewed(before, after)
+        return cut
 
     def extend(self, accepted: Accepted) -> None:
         """The consent that sessions were carried over to is on disk: its end is theirs."""
         now = self._clock.now()
+        self._rewatch(accepted, watched=accepted.consent.watched)
         remaining = accepted.term.remaining(now)
         told = {"expires_at": accepted.consent.expires_at, "remaining_s": round(remaining)}
         for live in list(self.roster.lives.values()):  # a console that breaks the protocol ends in here
@@ -186,8 +193,12 @@ class Sessions:
 
     def end_consents(self, jtis: Iterable[str], ending: Ending) -> int:
         """Cuts every session under these consents. The cut is done when this returns. Gives how many there were."""
+        began = time.perf_counter()
         wanted = frozenset(jtis)
-        return self._end_where(lambda live: live.session.accepted.consent.jti in wanted, ending)
+        cut = self._end_where(lambda live: live.session.accepted.consent.jti in wanted, ending)
+        if self.roster.onlookers is not None:
+            self.roster.onlookers.over(wanted, ending, round((time.perf_counter() - began) * 1e6))
+        return cut
 
     def end_domain(self, pin: Pin, ending: Ending) -> int:
         """Cuts every session on this VM."""
@@ -233,7 +244,7 @@ class Sessions:
             self.end_all(Ending.LEASE_LOST)
         self._end_where(lambda x: x.session.deadline is not None and now.boot >= x.session.deadline, Ending.OPERATOR_LEFT)
         for live in self.roster.lives.values():
-            self._tell_held(live, now)
+            self._tell_held(live)
             remaining = live.session.accepted.term.remaining(now)
             due = [mark for mark in COUNTDOWN if remaining <= mark and mark not in live.counted]
             if due:
@@ -241,17 +252,38 @@ class Sessions:
                 if live.session.accepted.term.remaining(live.session.admitted_at) > min(due):
                     live.tell(Event.COUNTDOWN, {"remaining_s": round(remaining)})
 
-    def _tell_held(self, live: Live, now: Instant) -> None:
+    def _tell_held(self, live: Live) -> None:
         """Tells a graphics session, which has no notices in its stream, that its input waits; and when it no longer does."""
         if not isinstance(live.viewer, GraphicsViewer):
             return
         waiting = live.viewer.waiting
-        if (waiting and not live.held_told and not self._lease.is_open(now)) or (live.held_told and not waiting):
-            live.held_told = bool(waiting)
-            live.tell(Event.HELD, {"held": waiting, "why": "lease" if waiting else ""})
+        why = live.gate.held_by if waiting else ""
+        if why != live.held_why and (why or not waiting):
+            live.held_why = why
+            live.tell(Event.HELD, {"held": waiting, "why": why})
 
     def wake(self) -> None:
         """The lease is fresh again: input that was held goes on."""
         for live in list(self.roster.lives.values()):  # a console that breaks the protocol ends in here
             if live.viewer is not None:
                 live.viewer.wake()
+
+    # -- the tenant's rein ---------------------------------------------------------------------------------------
+
+    def heed(self, rein: Rein) -> None:
+        """The rein holds input now, or no longer does: keys that are down are let go, and what is under way is stopped."""
+        for live in [x for x in self.roster.lives.values() if x.gate.rein is rein]:
+            if not rein.held and live.viewer is not None:
+                live.viewer.wake()
+            elif rein.held:
+                if live.chord is not None:
+                    live.chord.cancel()
+                if isinstance(live.viewer, GraphicsViewer):
+                    live.viewer.rein_in()
+
+    def _rewatch(self, accepted: Accepted, *, watched: bool) -> None:
+        rein = self._watching.rein(accepted.consent)
+        held = rein.held
+        rein.want(watched=watched, now=self._clock.now())
+        if rein.held != held:
+            self.heed(rein)

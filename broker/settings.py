@@ -5,21 +5,49 @@ Errors: BadSettings (eva.strict_yaml) with file, line and what to do; OSError wh
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from broker.lease import Limits
-from eva.consent import is_node_name
+from eva.consent import Principal, is_node_name
 from eva.endpoint import ClientTls, MetricsListener, address, client_tls, is_loopback, metrics, path, port
 from eva.strict_yaml import BadSettings, Section, load
+from eva.watch import watch_origin
 from hypervisor.dialer import BadHost, Host
+from oidc.settings import Registration, registration
 
 DEFAULT_PATH = Path("/etc/eva/broker.yaml")
+MOST_GROUPS = 256
+
+_CLAIM = re.compile(r"[A-Za-z0-9_.:/-]{1,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Oidc:
+    """An OpenID Connect issuer at which operators sign in. `name`: what the page calls it; `url`: this node's own, as browsers
+    spell it; `groups`: of the issuer's groups that count here, what each is called here."""
+
+    name: str
+    url: str
+    registration: Registration
+    account_claim: str
+    groups_claim: str
+    groups: Mapping[str, str]
+
+    @property
+    def host(self) -> str:
+        """The Host that browsers send for `url`."""
+        return self.url.removeprefix("https://")
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorListener:
-    """Where operators connect. `names`: the host names by which they may; `origins`: the pages that may, by exact Origin."""
+    """Where operators connect. `names`: the host names by which they may; `origins`: the pages of others that may, by exact
+    Origin."""
 
     address: str
     port: int
@@ -28,6 +56,20 @@ class OperatorListener:
     client_ca: Path | None
     names: frozenset[str]
     origins: frozenset[str]
+    oidc: Oidc | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchListener:
+    """Where tenants who watch connect. `names`, `origins`: as for operators; `url`: the origin that their browsers reach."""
+
+    address: str
+    port: int
+    certificate: Path
+    key: Path
+    names: frozenset[str]
+    origins: frozenset[str]
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +105,7 @@ class Settings:
     lease: Limits
     lease_every: int
     most_sessions: int
+    watch: WatchListener | None = None
 
 
 def read(path: Path) -> Settings:
@@ -100,6 +143,7 @@ def parse(text: str, file: str) -> Settings:
         lease=lease,
         lease_every=limits.integer("lease_every_seconds", 1, 5, 2),
         most_sessions=limits.integer("sessions", 1, 10_000, 1000),
+        watch=_watch(top.section("watch")) if top.has("watch") else None,
     )
     limits.nothing_else()
     top.nothing_else()
@@ -119,15 +163,61 @@ def _origin(text: str) -> str:
 
 
 def _operators(section: Section) -> OperatorListener:
+    names = frozenset(section.each("names", _host_name, most=32, least=1))
     listener = OperatorListener(
         address=address(section, "0.0.0.0"),  # noqa: S104 - operators come from their own network
         port=port(section, 8443),
         certificate=path(section, "certificate"),
         key=path(section, "key"),
         client_ca=path(section, "client_ca") if section.has("client_ca") else None,
-        names=frozenset(section.each("names", _host_name, most=32, least=1)),
+        names=names,
         origins=frozenset(section.each("origins", _origin, most=32) if section.has("origins") else ()),
+        oidc=_oidc(section.section("oidc"), names) if section.has("oidc") else None,
     )
+    section.nothing_else()
+    return listener
+
+
+def _oidc(section: Section, names: frozenset[str]) -> Oidc:
+    groups = section.section("groups")
+    oidc = Oidc(
+        name=section.text("name", longest=64),
+        url=section.convert("url", _origin),
+        registration=registration(section),
+        account_claim=section.convert("account_claim", _claim, "preferred_username"),
+        groups_claim=section.convert("groups_claim", _claim, "groups"),
+        groups=MappingProxyType({theirs: groups.convert(theirs, _group) for theirs in groups.keys()}),  # noqa: SIM118 - no mapping
+    )
+    if (urlsplit(oidc.url).hostname or "") not in names:
+        raise section.fault("url", "needs one of operators.names as its host")
+    if not 0 < len(oidc.groups) <= MOST_GROUPS:
+        raise section.fault("groups", f"needs 1 to {MOST_GROUPS} of the issuer's groups, each with its name here")
+    section.nothing_else()
+    return oidc
+
+
+def _group(text: str) -> str:
+    return Principal.parse(f"group:{text}").name
+
+
+def _claim(text: str) -> str:
+    if _CLAIM.fullmatch(text) is None:
+        raise ValueError("write a claim's name, such as preferred_username")
+    return text
+
+
+def _watch(section: Section) -> WatchListener:
+    listener = WatchListener(
+        address=address(section, "0.0.0.0"),  # noqa: S104 - tenants come from anywhere
+        port=port(section, 8446),
+        certificate=path(section, "certificate"),
+        key=path(section, "key"),
+        names=frozenset(section.each("names", _host_name, most=32, least=1)),
+        origins=frozenset(section.each("origins", _origin, most=32, least=1)),
+        url=section.convert("url", watch_origin),
+    )
+    if (urlsplit(listener.url).hostname or "") not in listener.names:
+        raise section.fault("url", "needs one of watch.names as its host")
     section.nothing_else()
     return listener
 

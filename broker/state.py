@@ -1,4 +1,4 @@
-"""What a node must not forget, in one SQLite file: consents, endings, receipts to deliver, the safelist, generations.
+"""What a node must not forget, in one SQLite file: consents, endings, receipts to deliver, the safelist, generations, reins.
 
 Opened, read and written by the journal's thread only. Errors:
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from broker.safelist import Row
+from broker.watching import StoredRein
 from eva.audit import GENESIS
 from eva.ending import Ending
 from eva.ledger import Accepted, Ended, Watermark
@@ -21,7 +22,7 @@ from eva.resource_id import BadResourceId, ResourceId
 from eva.wire import Event, Receipt
 
 APPLICATION_ID = 0x45564142  # "EVAB", shown by file(1)
-VERSION = 1
+VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -42,6 +43,8 @@ CREATE TABLE workstation (
 CREATE TABLE generation (
     host TEXT NOT NULL, uuid TEXT NOT NULL, generation INTEGER NOT NULL, PRIMARY KEY (host, uuid)
 ) STRICT;
+CREATE TABLE rein (cid TEXT PRIMARY KEY, paused INTEGER NOT NULL, begun INTEGER NOT NULL) STRICT;
+CREATE TABLE watch (jti TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT;
 """
 
 Statement: TypeAlias = tuple[str, tuple[str | int, ...]]
@@ -86,6 +89,8 @@ class Loaded:
     receipts: tuple[StoredReceipt, ...]
     workstations: tuple[Row, ...]
     generations: dict[tuple[str, str], int]
+    reins: tuple[StoredRein, ...]
+    watches: dict[str, int]  # watch tokens taken: the Unix seconds until which each would be in time
     seq: int
     last_receipt: int
     told: int  # the audit's records up to this count are told
@@ -149,6 +154,26 @@ class Change:
 
     def generation(self, host: str, uuid: str, generation: int) -> Change:
         return self._add("INSERT OR REPLACE INTO generation VALUES (?, ?, ?)", host, uuid, generation)
+
+    def pause(self, cid: str, *, paused: bool) -> Change:
+        sql = "INSERT INTO rein VALUES (?, ?, 0) ON CONFLICT (cid) DO UPDATE SET paused = excluded.paused"
+        return self._add(sql, cid, paused)
+
+    def watch_begun(self, cid: str) -> Change:
+        """Somebody watches under this consent, or has to from now on."""
+        return self._add("INSERT INTO rein VALUES (?, 0, 1) ON CONFLICT (cid) DO UPDATE SET begun = 1", cid)
+
+    def forget_reins(self, cids: Iterable[str]) -> Change:
+        for cid in cids:
+            self._add("DELETE FROM rein WHERE cid = ?", cid)
+        return self
+
+    def watch(self, jti: str, until: int) -> Change:
+        """A watch token is taken."""
+        return self._add("INSERT OR IGNORE INTO watch VALUES (?, ?)", jti, until)
+
+    def forget_watches(self, wall_seconds: int) -> Change:
+        return self._add("DELETE FROM watch WHERE until <= ?", wall_seconds)
 
     def forget(self, jtis: Iterable[str], wall_seconds: int) -> Change:
         for jti in jtis:
@@ -228,6 +253,8 @@ class State:
                 ),
                 workstations=tuple(Row(*row) for row in rows("SELECT * FROM workstation")),
                 generations={(host, uuid): number for host, uuid, number in rows("SELECT * FROM generation")},
+                reins=tuple(StoredRein(cid, bool(paused), bool(begun)) for cid, paused, begun in rows("SELECT * FROM rein")),
+                watches=dict(rows("SELECT jti, until FROM watch").fetchall()),
                 seq=int(meta.get("seq", "0")),
                 last_receipt=int(meta.get("last_receipt", "0")),
                 told=int(meta.get("told", "0")),

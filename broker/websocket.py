@@ -11,13 +11,14 @@ Overridden or read here and not documented by `websockets`: see tests/test_webso
 from __future__ import annotations
 
 import asyncio
+import codecs
 import enum
 import math
 import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -48,6 +49,7 @@ _WHOLE_BINARY: Final = _FIN | Opcode.BINARY
 _CONTROL: Final = 0x08  # opcodes from here on are control frames
 _MASK_KEY: Final = 4  # bytes
 _WALKED: Final = (State.OPEN, State.CLOSING)
+_UTF8: Final = codecs.getincrementaldecoder("utf-8")
 _HEADER: Final = struct.Struct("!BB").pack
 _HEADER_16: Final = struct.Struct("!BBH").pack
 _HEADER_64: Final = struct.Struct("!BBQ").pack
@@ -63,7 +65,7 @@ class Departure(enum.Enum):
     LEFT = "close frame"  # the operator's program closed it
     LOST = "connection lost"  # TCP or TLS ended without a close frame
     SILENT = "no sign of life"  # nothing heard and nothing taken for one to two PING_INTERVALs
-    FAULT = "protocol fault"  # the peer broke RFC 6455 or a limit, or sent text to a console
+    FAULT = "protocol fault"  # the peer broke RFC 6455 or a limit, or sent text to a screen
 
 
 class Feed(Protocol):
@@ -105,6 +107,7 @@ class OperatorConnection(ServerConnection):
             max_queue=max_queue,
             write_limit=write_limit,
         )
+        self.ping_seconds = PING_INTERVAL
         self.congested = False  # more than HIGH_WATER bytes are unsent: stop reading the console
         self._accepted = self.loop.time()  # for TLS too: the protocol is made before its handshake
         self._opening_bytes = 0
@@ -114,6 +117,7 @@ class OperatorConnection(ServerConnection):
         self._abort_at = math.inf  # the loop's time
         self._heard = True  # a sign of life since the last look
         self.arrived: Callable[[OperatorConnection], bool] | None = None
+        self.front: Callable[[OperatorConnection], asyncio.Protocol] | None = None
         self._feed: Feed | None = None
         self._departure: Departure | None = None
         self._ended = False  # by `end`
@@ -123,6 +127,8 @@ class OperatorConnection(ServerConnection):
         self._deaf = False  # nothing more of this peer is looked at
         self._releasing = False  # `_release` is due
         self._in_message = False  # between the first and the last fragment of a message
+        self._takes_text = False
+        self._utf8: codecs.IncrementalDecoder | None = None  # of the text message that has begun
         self._rest = bytearray()  # read and not yet walked: a part of a frame, or frames that are held
         self._need = 0  # bytes, from the start of `_rest`, that the walk wants before it can go on
 
@@ -136,14 +142,15 @@ class OperatorConnection(ServerConnection):
         """
         self._reserved = True
 
-    def attach(self, feed: Feed) -> None:
-        """Deliver to `feed`; what was held follows in the next turn of the loop.
+    def attach(self, feed: Feed, *, text: bool = False) -> None:
+        """Deliver to `feed`; what was held follows in the next turn of the loop. `text`: text frames too, as their UTF-8.
 
         Calls `feed.operator_gone` at once if the connection is over already. Raises NotReservedError.
         """
         if not self._reserved or self._attached:
             raise NotReservedError
         self._attached = True
+        self._takes_text = text
         if self._departure is not None:
             feed.operator_gone(self._departure)
         elif self.protocol.state is State.OPEN:
@@ -336,11 +343,24 @@ class OperatorConnection(ServerConnection):
         if self._feed is None:
             return
         if frame.opcode is Opcode.TEXT:
-            self.protocol.fail(CloseCode.UNSUPPORTED_DATA, "a console takes binary frames only")
-            self.send_data()
-            self._depart(Departure.FAULT)
-        else:
-            self._feed.operator_bytes(bytes(frame.data))
+            if not self._takes_text:
+                self._fail(CloseCode.UNSUPPORTED_DATA, "a screen takes binary frames only")
+                return
+            self._utf8 = _UTF8()
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(bytes(frame.data), final=frame.fin)
+            except UnicodeDecodeError:
+                self._fail(CloseCode.INVALID_DATA, "text that is no UTF-8")  # RFC 6455 8.1
+                return
+            if frame.fin:
+                self._utf8 = None
+        self._feed.operator_bytes(bytes(frame.data))
+
+    def _fail(self, code: CloseCode, why: str) -> None:
+        self.protocol.fail(code, why)
+        self.send_data()
+        self._depart(Departure.FAULT)
 
     # -- to the operator -----------------------------------------------------------------------------------------------
 
@@ -378,6 +398,11 @@ class OperatorConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give the peer what is left of OPEN_TIMEOUT since it was accepted: TLS has had its share."""
+        if self.front is not None:
+            first, self.front = self.front(self), None
+            cast(asyncio.Transport, transport).set_protocol(first)
+            first.connection_made(transport)
+            return
         super().connection_made(transport)
         self._opening_timer = self.loop.call_at(self._accepted + OPEN_TIMEOUT, self.transport.abort)
         if self.arrived is not None and not self.arrived(self):
@@ -392,7 +417,7 @@ class OperatorConnection(ServerConnection):
         if self._opening_timer is not None:
             self._opening_timer.cancel()
             self._opening_timer = None
-        self._watch_timer = self.loop.call_later(PING_INTERVAL, self._watch)
+        self._watch_timer = self.loop.call_later(self.ping_seconds, self._watch)
 
     def _watch(self) -> None:
         if self.protocol.state is not State.OPEN:
@@ -406,7 +431,7 @@ class OperatorConnection(ServerConnection):
         if not self.congested:
             self.protocol.send_ping(b"")
             self.send_data()
-        self._watch_timer = self.loop.call_later(PING_INTERVAL, self._watch)
+        self._watch_timer = self.loop.call_later(self.ping_seconds, self._watch)
 
     def eof_received(self) -> None:
         """The peer sends no more: what is unsent does not keep the socket open."""
@@ -449,17 +474,19 @@ async def serve(
     process_request: Callable[[OperatorConnection, Request], Awaitable[Response | None] | Response | None] | None = None,
     select_subprotocol: Callable[[OperatorConnection, Sequence[Subprotocol]], Subprotocol | None] | None = None,
     arrived: Callable[[OperatorConnection], bool] | None = None,
+    front: Callable[[OperatorConnection], asyncio.Protocol] | None = None,
 ) -> Server:
     """Accept operators on a listening socket, with this module's limits and without compression.
 
     `handler` runs in a task of its own for each connection, until the connection is closed: for a console it ends with
     `await connection.wait_closed()`. The caller closes the server (`close()`, `wait_closed()`). `arrived` hears of each
-    connection before a byte of its request is read, TLS done; where it says False the connection is aborted.
+    connection before a byte of its request is read, TLS done; where it says False the connection is aborted. `front` makes
+    what has the transport first: it may give it to this connection, by `connection_made`, with all that it has read.
     """
 
     def create(protocol: ServerProtocol, server: Server, **options: Any) -> OperatorConnection:
         connection = OperatorConnection(protocol, server, **options)
-        connection.arrived = arrived
+        connection.arrived, connection.front = arrived, front
         return connection
 
     return await serve_websockets(

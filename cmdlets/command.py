@@ -211,6 +211,7 @@ _ADVICE = {
     Refusal.NO_CONSENT: "Compare the resource ID and the node with the tenant's lines.",
     Refusal.CONSOLE_BUSY: "Try again when it is free.",
     Refusal.VM_NOT_RUNNING: "It must be started first.",
+    Refusal.NOT_WATCHED: "Ask the tenant to open the watch page, and try again.",
     Refusal.LEASE_STALE: "Try again in a minute.",
     Refusal.TOO_MANY: "Try again later.",
     Refusal.STOPPING: "Try again in a minute.",

@@ -14,7 +14,8 @@ from cmdlets.node import Node, sign_in
 from cmdlets.serial import SerialSession
 from cmdlets.standing import Ended
 from cmdlets.terminal import PROGRAM, STDIN, STDOUT, raw_terminal, say, script_pipes
-from eva.consent import Access
+from cmdlets.ticket import TicketSession
+from eva.consent import Access, Kind
 from eva.ending import Ending
 from eva.resource_id import ResourceId
 
@@ -35,6 +36,12 @@ def tell(line: str) -> None:
 @resource_id_option
 @click.option("--graphics", "-Graphics", is_flag=True, help="The screen instead of the serial console, for a VNC viewer.")
 @click.option("--view", "-View", is_flag=True, help="Look only: do not ask for the keyboard.")
+@click.option(
+    "--ticket",
+    "-Ticket",
+    is_flag=True,
+    help="For a websocket client of your own: open, print URL and subprotocols as JSON, and stay to tell how it ends.",
+)
 @click.option(
     "--listen",
     "-Listen",
@@ -57,6 +64,7 @@ def main(
     resource_id: ResourceId,
     graphics: bool,
     view: bool,
+    ticket: bool,
     listen: LoopbackPort | None,
     socket: Path | None,
     linger: float,
@@ -74,6 +82,8 @@ def main(
         raise click.UsageError("--listen and --socket go with --graphics.")
     if listen and socket:
         raise click.UsageError("Give --listen or --socket, not both.")
+    if ticket and (listen or socket):
+        raise click.UsageError("--listen and --socket are for a VNC viewer, --ticket for a websocket client.")
     access = Access.VIEW if view else None
 
     async def serial(node: Node) -> int:
@@ -88,6 +98,11 @@ def main(
                 await pipes.last_words()
         return _end(ended)
 
+    async def elsewhere(node: Node) -> int:
+        async with sign_in(node) as (control, _):
+            session = TicketSession(control, tell, lambda line: print(line, flush=True))
+            return _end(await session.run(resource_id, Kind.GRAPHICS if graphics else Kind.SERIAL, access))
+
     async def screen(node: Node) -> int:
         place: LoopbackPort | Path = socket or listen or LoopbackPort()
         async with sign_in(node) as (control, _):
@@ -95,7 +110,7 @@ def main(
                 await GraphicsSession(control, place, tell, lambda line: print(line, flush=True)).run(resource_id, access)
             )
 
-    run(screen if graphics else serial, **given)
+    run(elsewhere if ticket else screen if graphics else serial, **given)
 
 
 def _end(ended: Ended) -> int:

@@ -11,9 +11,11 @@ from eva.ending import Ending
 from eva.members import Members
 
 MAX_VIEWERS = 256
+MAX_ACCOUNT = 160  # characters; a tenant who watches is tenant: and the giver's name
 _HELD_WHY = {
     "no-echo": "the VM has not answered. ~s sends it anyway",
     "lease": "the node cannot confirm the consent just now",
+    "tenant": "the tenant has paused it, or has to watch and does not",
     "keyboard": "another operator holds the keyboard. ~k takes it",
 }
 
@@ -120,7 +122,7 @@ class Standing:
 
     def _viewers(self, members: Members) -> list[str]:
         self.viewers = tuple(
-            Viewer(v.text("session", 64), v.text("account", 64, empty=False), v.convert("access", Access))
+            Viewer(v.text("session", 64), v.text("account", MAX_ACCOUNT, empty=False), v.convert("access", Access))
             for v in members.tables("viewers", MAX_VIEWERS)
         )
         before, self._keyboard = self._keyboard, None if members.null("keyboard") else members.text("keyboard", 64)

@@ -86,17 +86,9 @@ class Record:
         """Raises BadMember."""
         if len(line) > MAX_LINE:
             raise BadMember("too long")
-        try:
-            members = Members(strict_json(line))
-        except ValueError as error:
-            raise BadMember(str(error)[:80]) from None
+        members = _members(line)
         record = cls(
-            chain=members.text("chain", longest=64),
-            index=members.integer("index", least=1),
-            at_ms=members.integer("at_ms"),
-            event=members.convert("event", Event),
-            facts=members.table("facts", most=24),
-            previous=members.text("previous", longest=64),
+            *_hashed(members),
             digest=members.text("digest", longest=64),
             count=members.integer("count", least=1),
             node_previous=members.text("node_previous", longest=64),
@@ -115,6 +107,26 @@ class Record:
         digest = _digest(self.told)
         node = hashlib.sha256(f"{self.node_previous}:{self.count}:{digest}".encode()).hexdigest()
         return digest, node
+
+
+def _hashed(members: Members) -> tuple[str, int, int, Event, Mapping[str, Json], str]:
+    """What `digest` is made of: the first fields of a Record and of a Told, in their order. Raises BadMember."""
+    return (
+        members.text("chain", longest=64),
+        members.integer("index", least=1),
+        members.integer("at_ms"),
+        members.convert("event", Event),
+        members.table("facts", most=24),
+        members.text("previous", longest=64),
+    )
+
+
+def _members(raw: bytes) -> Members:
+    """Raises BadMember."""
+    try:
+        return Members(strict_json(raw))
+    except ValueError as error:
+        raise BadMember(str(error)[:80]) from None
 
 
 def _canonical(body: Json) -> bytes:
@@ -207,19 +219,8 @@ class Told:
     @classmethod
     def parse(cls, text: str) -> Told:
         """Raises BadMember."""
-        try:
-            members = Members(strict_json(text.encode()))
-        except ValueError as error:
-            raise BadMember(str(error)[:80]) from None
-        told = cls(
-            chain=members.text("chain", longest=64),
-            index=members.integer("index", least=1),
-            at_ms=members.integer("at_ms"),
-            event=members.convert("event", Event),
-            facts=members.table("facts", most=24),
-            previous=members.text("previous", longest=64),
-            digest=_digest(text),
-        )
+        members = _members(text.encode())
+        told = cls(*_hashed(members), digest=_digest(text))
         members.nothing_else()
         return told
 

@@ -73,6 +73,7 @@ class Refusal(StrEnum):
     VM_AMBIGUOUS = "vm-ambiguous"
     VM_NOT_RUNNING = "vm-not-running"
     NOT_WATCHED = "not-watched"
+    PAUSED = "paused"
     LEASE_STALE = "lease-stale"
     CONSOLE_BUSY = "console-busy"
     CONSOLE_FAILED = "console-failed"
@@ -94,6 +95,7 @@ _TEXTS = {
     Refusal.VM_AMBIGUOUS: "More than one virtual machine carries this resource ID. The platform must mend that first.",
     Refusal.VM_NOT_RUNNING: "The virtual machine is not running.",
     Refusal.NOT_WATCHED: "The tenant consented only while watching, and is not watching now.",
+    Refusal.PAUSED: "The tenant has paused all input.",
     Refusal.LEASE_STALE: "This node cannot reach the resource provider, so nothing new opens.",
     Refusal.CONSOLE_BUSY: "The console is in use outside Emergency VM Access.",
     Refusal.CONSOLE_FAILED: "The hypervisor did not open the console.",
@@ -140,7 +142,7 @@ class Request:
     @classmethod
     def decode(cls, text: str) -> Request:
         """Raises BadMember."""
-        members = _message(text)
+        members = rpc_members(text)
         request = cls(members.integer("id"), members.convert("method", Method), members.table("params", most=8))
         members.nothing_else()
         return request
@@ -177,12 +179,17 @@ class Notice:
     params: Mapping[str, Json]
 
     def encode(self) -> str:
-        return _dump({"jsonrpc": "2.0", "method": str(self.event), "params": dict(self.params)})
+        return encode_notice(self.event, self.params)
+
+
+def encode_notice(event: StrEnum, params: Mapping[str, Json]) -> str:
+    """What a node tells by itself, on whichever channel has such an event."""
+    return _dump({"jsonrpc": "2.0", "method": str(event), "params": dict(params)})
 
 
 def decode_from_node(text: str) -> Answer | Failure | Notice:
     """What the node said, for a client. Raises BadMember."""
-    members = _message(text)
+    members = rpc_members(text)
     if members.has("method"):
         found: Answer | Failure | Notice = Notice(members.convert("method", Event), members.table("params", most=16))
     elif members.has("error"):
@@ -208,7 +215,8 @@ def _dump(message: Mapping[str, Json]) -> str:
     return json.dumps(message, separators=(",", ":"))
 
 
-def _message(text: str) -> Members:
+def rpc_members(text: str) -> Members:
+    """The members of one JSON-RPC message. Raises BadMember."""
     if len(text) > MAX_MESSAGE:
         raise BadMember(f"a message of {len(text)} characters")
     try:

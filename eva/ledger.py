@@ -139,6 +139,14 @@ class Ledger:
         now = self._not_before_seen(now)
         return [a for a in self._accepted.values() if not a.term.over(now) and self.why_ended(a.consent) is None]
 
+    def standing_as(self, cid: str, now: Instant) -> Accepted | None:
+        """What stands now of the consent that people know by this cid."""
+        latest = self._latest.get(cid)
+        if latest is None or self.why_ended(latest) is not None:
+            return None
+        accepted = self._accepted[latest.jti]
+        return None if accepted.term.over(self._not_before_seen(now)) else accepted
+
     def get(self, jti: str) -> Accepted | None:
         return self._accepted.get(jti)
 

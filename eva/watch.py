@@ -1,4 +1,4 @@
-"""A tenant watches: the token that lets a consent's giver look on at one node, and the names of the websocket it is shown at.
+"""A tenant watches: the token that lets a consent's giver look on at one node, and the language of the websocket it opens.
 
 The provider, which knows who the giver is, signs the token; the node takes it once, on a listener that no operator needs.
 """
@@ -6,9 +6,12 @@ The provider, which knows who the giver is, signs the token; the node takes it o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from eva.consent import MAX_AHEAD, PROVIDER
+from eva.control import rpc_members
 from eva.members import Json
 from eva.resource_id import ResourceId
 from eva.token import BadToken, Claims, Fault, Typ
@@ -91,3 +94,38 @@ class Watch:
         if self.expires_at <= wall_seconds or self.issued_at > wall_seconds + MAX_AHEAD:
             return Fault.TIME
         return None
+
+
+class WatchMethod(StrEnum):
+    """What who watches may ask. Parameters and results: docs/protocol.md."""
+
+    WATCH_OPEN = "watch.open"  # kind
+    WATCH_LEAVE = "watch.leave"  # session
+    INPUT_PAUSE = "input.pause"
+    INPUT_RESUME = "input.resume"
+    CONSENT_STOP = "consent.stop"
+
+
+class WatchEvent(StrEnum):
+    """What a node tells who watches, beside what it tells an operator of a session."""
+
+    STATE = "watch.state"
+    TYPED = "watch.typed"  # session, account, parts
+    ENDED = "watch.ended"  # reason, text, at_ms, cut_us
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRequest:
+    """One call, as eva.control.Request is; answers and failures are those of eva.control."""
+
+    id: int
+    method: WatchMethod
+    params: Mapping[str, Json] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, text: str) -> WatchRequest:
+        """Raises BadMember."""
+        members = rpc_members(text)
+        request = cls(members.integer("id"), members.convert("method", WatchMethod), members.table("params", most=8))
+        members.nothing_else()
+        return request

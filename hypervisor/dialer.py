@@ -167,7 +167,7 @@ class Dialer:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, GUEST_BUFFER)
         try:
             return Line(kind, ours, await self._ask(request, theirs, timeout))
-        except BaseException:
+        except BaseException:  # also CancelledError: until there is a Line nobody else would close it
             ours.close()
             raise
         finally:
@@ -206,7 +206,7 @@ class Dialer:
         except TimeoutError:
             leash.release()
             raise DialError(DialFailure.TIMED_OUT, f"no answer within {seconds:g} s") from None
-        except BaseException:
+        except BaseException:  # also CancelledError: a worker without an owner would hold the guest's console
             leash.release()
             raise
         return leash

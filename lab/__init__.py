@@ -25,10 +25,16 @@
     from lab.process import Program                              a daemon with PDEATHSIG, its output in a file:
         Program(argv, log, notify=True).start(); await .notified("READY=1"); await .stopped()   (or wait_notified, stop, kill)
     from lab.ports import free_port
+    from lab.browser import Browser                              Chromium by Playwright, which believes the lab's authority only;
+        async with Browser(cloud.authority.ca) as browser: page = await browser.window()     its head says the rest
 
 Fixtures (tests/conftest.py): `libvirt_host` and `shared_guest` (session; do not stop, pause or re-define that one), `guest` and
 `other_guest` (a fresh one for each test), `mosquitto` (function), `certificates` (session).
 
 In the guest: busybox as root on ttyS0 and tty1, `lo` only, 80x25 VGA text; prints "EVA guest ready" when the serial shell is
-there; Ctrl+Alt+Del prints "ctrl-alt-del" on the serial line and reboots; `poweroff` stops the domain.
+there; Ctrl+Alt+Del prints "ctrl-alt-del" on the serial line and reboots; `poweroff` stops the domain. Commands of ours in it:
+`hear` (each line read at its terminal told on the serial line, in hex; on the screen by `openvt -c 2 -s hear`), `password` (asks
+without an echo, keeps it in /run/password), `hostile` (all that a guest may try on a terminal, and what it was answered),
+`flicker` (the whole screen redrawn without an end). `start_guest(arguments="keymap=de")`: with a German keyboard;
+`arguments="bootmenu=3"`: waits 3 s for a key at its start, and tells on the serial line which.
 """

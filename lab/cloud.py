@@ -23,12 +23,12 @@ from typing import Any, Self
 
 from argon2 import PasswordHasher
 
-from lab.certificates import Authority
+from lab.certificates import Authority, KeyPair
 from lab.mosquitto import Mosquitto
 from lab.ports import free_port
 from lab.postgresql import Postgresql
 from lab.process import Program
-from lab.rest import LOGIN, Endpoints, Identity, Issuer, write_caller
+from lab.rest import LOGIN, Endpoints, Identity, Issuer, WatchClient, write_caller
 
 CONFIG = Path(__file__).parent.parent / "config"
 BIN = Path(sys.executable).parent
@@ -58,6 +58,7 @@ class Ercs:
     port: int
     metrics_port: int
     program: Program
+    watch_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -114,6 +115,8 @@ class Cloud:
     `subscriptions`: those that may consent from the start. `store`: a PostgreSQL server for the provider's, instead of a
     file; only then may there be more than one of the `providers`. They share the key files, as if these had been brought.
     `issuers`: those whose tokens the REST takes besides its own, `login` where it sends people to sign in.
+    `origins`: pages from elsewhere that may reach every node. `watch`: where tenants sign in to watch; each node has a
+    listener for them then.
     """
 
     def __init__(
@@ -127,12 +130,15 @@ class Cloud:
         providers: Sequence[str] = ("eva-provider",),
         issuers: Sequence[Issuer] = (),
         login: str = LOGIN,
+        origins: Sequence[str] = (),
+        watch: WatchClient | None = None,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="eva-cloud-"))
         self.authority = Authority(self.directory / "tls")
         self.accounts = dict(accounts or {OPERATOR: ("cloudadmin",), "bob": ("cloudadmin",), "eve": ("helpdesk",)})
         self._hosts = dict(hosts)
         self._limits = dict(limits or {})
+        self._origins = tuple(origins)
         self._subscriptions = tuple(subscriptions)
         self.password_file = self.directory / "password"
         self.password_file.write_text(PASSWORD + "\n")
@@ -141,7 +147,7 @@ class Cloud:
         self._provider_names = tuple(providers)
         self.mosquitto = Mosquitto(self._mosquitto_config())
         self.providers = tuple(self._new_provider(name) for name in providers)
-        self.identity = Identity(self.directory / "issuer", issuers, login)
+        self.identity = Identity(self.directory / "issuer", issuers, login, watch)
         self.identity.home.mkdir(mode=0o700)
         self.names = tuple(nodes)
         self.nodes: dict[str, Ercs] = {}
@@ -149,7 +155,7 @@ class Cloud:
     def __enter__(self) -> Self:
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # also KeyboardInterrupt: without an __enter__ there is no __exit__
             self.close()
             raise
         return self
@@ -332,19 +338,22 @@ class Cloud:
         home.mkdir(mode=0o700)
         settings = home / "broker.yaml"
         port, metrics_port = free_port(), free_port()
+        watch_port = None if self.identity.watch is None else free_port()
         users = "".join(
             f'  - name: {account}\n    groups: [{", ".join(groups)}]\n    password: "{_HASHER.hash(PASSWORD)}"\n'
             for account, groups in self.accounts.items()
         )
         (home / "users.yaml").write_text(f"accounts:\n{users}")
         pair = self.authority.server(f"{name}-operators")
+        origins = json.dumps([f"https://localhost:{port}", *self._origins])
         hosts = "".join(f"  - name: {host}\n    uri: {uri}\n" for host, uri in self._hosts.items())
         limits = "".join(f"  {key}: {value}\n" for key, value in self._limits.items())
         settings.write_text(
             f"node: {name}\nstate_directory: {home}/state\n"
             f"root_key: {self.directory}/provider/root.pub\nusers: {home}/users.yaml\n"
             f"operators:\n  address: 127.0.0.1\n  port: {port}\n  certificate: {pair.certificate}\n  key: {pair.key}\n"
-            f"  client_ca: {self.authority.ca}\n  names: [localhost, 127.0.0.1]\n  origins: ['https://localhost:{port}']\n"
+            f"  client_ca: {self.authority.ca}\n  names: [localhost, 127.0.0.1]\n  origins: {origins}\n"
+            f"{'' if watch_port is None else self._watch_listener(pair, watch_port)}"
             f"metrics:\n  port: {metrics_port}\n"
             f"{self._mqtt(name)}"
             f"provider:\n  url: https://localhost:{self.lease_port}\n  ca: {self.authority.ca}\n"
@@ -355,7 +364,15 @@ class Cloud:
         public.write_text(run([str(BIN / "eva-broker"), "--config", str(settings), "keygen"]))
         self.provider_command("nodes", "add", name, "--key", str(public))
         program = Program([str(BIN / "eva-broker"), "--config", str(settings)], home / "broker.log", notify=True)
-        return Ercs(name, home, settings, port, metrics_port, program)
+        return Ercs(name, home, settings, port, metrics_port, program, watch_port)
+
+    def _watch_listener(self, pair: KeyPair, port: int) -> str:
+        """A node's section for tenants who watch: the pages of every provider may reach it."""
+        origins = json.dumps([provider.endpoints.tenant for provider in self.providers])
+        return (
+            f"watch:\n  address: 127.0.0.1\n  port: {port}\n  certificate: {pair.certificate}\n  key: {pair.key}\n"
+            f"  names: [localhost]\n  origins: {origins}\n  url: https://localhost:{port}\n"
+        )
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 60.0) -> str:

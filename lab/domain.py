@@ -27,10 +27,12 @@ def domain_xml(
     serial_log: Path | None = None,
     memory_mib: int = 96,
     extra_devices: str = "",
+    arguments: str = "",
 ) -> str:
     """Give the domain's XML.
 
     `serial_log`: QEMU writes there all the guest sends on its serial line, console open or not.
+    `arguments`: more of the kernel's command line, such as `keymap=de`, `bootmenu=3` (seconds that the guest waits for a key).
     `extra_devices`: XML put among the devices as it is, for tests of domains that are not as they should be.
     """
     metadata = ""
@@ -49,7 +51,7 @@ def domain_xml(
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{escape(str(image.kernel))}</kernel>
     <initrd>{escape(str(image.initramfs))}</initrd>
-    <cmdline>{KERNEL_ARGUMENTS} EVA_NAME={escape(name)}</cmdline>
+    <cmdline>{KERNEL_ARGUMENTS} EVA_NAME={escape(name)} {escape(arguments)}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>

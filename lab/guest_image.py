@@ -12,9 +12,15 @@ CACHE = ROOT / ".lab"
 SOURCES = Path(__file__).resolve().parent / "guest"
 BUSYBOX = Path("/bin/busybox")
 
+KEYMAPS = CACHE / "keymaps"  # for busybox's loadkmap, made by `make setup`; the kernel itself has us
+
 # Where each file of lab/guest lies in the guest.
-PLACES = {name: f"etc/{name}" for name in ("inittab", "rc", "profile", "passwd", "group", "ctrl-alt-del")}
-PROGRAMS = frozenset({"rc", "ctrl-alt-del"})
+COMMANDS = ("bootmenu", "hear", "password", "hostile", "flicker")
+PLACES = {name: f"etc/{name}" for name in ("inittab", "rc", "profile", "passwd", "group", "ctrl-alt-del")} | {
+    name: f"bin/{name}" for name in COMMANDS
+}
+PROGRAMS = frozenset({"rc", "ctrl-alt-del", *COMMANDS})
+LAYOUTS = ("de",)
 DIRECTORIES = ("bin", "sbin", "usr", "usr/bin", "usr/sbin", "etc", "proc", "sys", "dev", "run", "tmp", "root")
 
 
@@ -36,7 +42,8 @@ class GuestImage:
 
 def guest_image() -> GuestImage:
     """Give the image, built on the first call and after a change of its parts. Raises NoGuestImage."""
-    parts = {name: (SOURCES / name).read_bytes() for name in PLACES}
+    parts = {PLACES[name]: (SOURCES / name).read_bytes() for name in PLACES}
+    parts |= {f"etc/{layout}.bmap": _keymap(layout) for layout in LAYOUTS}
     busybox = _static_busybox()
     digest = hashlib.sha256(repr(sorted(parts.items())).encode() + busybox + Path(__file__).read_bytes()).hexdigest()
     initramfs = CACHE / f"initramfs-{digest[:16]}"
@@ -57,6 +64,13 @@ def _kernel() -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
+def _keymap(layout: str) -> bytes:
+    path = KEYMAPS / f"{layout}.bmap"
+    if not path.exists():
+        raise NoGuestImage(str(path))
+    return path.read_bytes()
+
+
 def _static_busybox() -> bytes:
     if not BUSYBOX.exists():
         raise NoGuestImage(str(BUSYBOX))
@@ -70,8 +84,8 @@ def _archive(parts: dict[str, bytes], busybox: bytes) -> bytes:
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, busybox))
     entries += [(name, stat.S_IFLNK | 0o777, b"/bin/busybox") for name in applets if name != "bin/busybox"]
     entries.append(("init", stat.S_IFLNK | 0o777, b"/bin/busybox"))
-    for name, content in parts.items():
-        entries.append((PLACES[name], stat.S_IFREG | (0o755 if name in PROGRAMS else 0o644), content))
+    for place, content in parts.items():
+        entries.append((place, stat.S_IFREG | (0o755 if Path(place).name in PROGRAMS else 0o644), content))
     entries.append(("TRAILER!!!", 0, b""))
     return b"".join(_entry(number, *entry) for number, entry in enumerate(entries, start=1))
 

@@ -157,7 +157,7 @@ class LibvirtHost:
             self.image = self._lay_out(image)
             self._start_warden()
             self._await_answer()
-        except BaseException:
+        except BaseException:  # also KeyboardInterrupt: libvirtd and its directory would stay
             self.stop()
             raise
 
@@ -242,7 +242,12 @@ class LibvirtHost:
         return Guest(self, domain.name(), domain.UUIDString(), resource_id, Transcript(log))
 
     def define_guest(
-        self, name: str | None = None, uuid: str | None = None, resource_id: str | None = None, extra_devices: str = ""
+        self,
+        name: str | None = None,
+        uuid: str | None = None,
+        resource_id: str | None = None,
+        extra_devices: str = "",
+        arguments: str = "",
     ) -> Guest:
         """Define the lab's guest, with a random UUID and a name of its own where none is given."""
         uuid = uuid or str(uuids.uuid4())
@@ -254,6 +259,7 @@ class LibvirtHost:
             resource_id=resource_id,
             serial_log=log,
             extra_devices=extra_devices,
+            arguments=arguments,
         )
         return self.define(xml, resource_id=resource_id, serial_log=log)
 
@@ -265,9 +271,10 @@ class LibvirtHost:
         *,
         wait: bool = True,
         extra_devices: str = "",
+        arguments: str = "",
     ) -> Guest:
         """Define a guest and start it; with `wait`, return when its serial shell is there (2 to 3 s)."""
-        guest = self.define_guest(name, uuid, resource_id, extra_devices)
+        guest = self.define_guest(name, uuid, resource_id, extra_devices, arguments)
         guest.start()
         if wait:
             guest.wait_ready()

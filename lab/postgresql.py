@@ -13,17 +13,16 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from lab.certificates import KeyPair
-from lab.ports import free_port
 from lab.process import Program, ProgramEnded
+from lab.server import Server
 
 USER = "eva"
 PASSWORD = "eva of a minute"  # noqa: S105 - of a server that lives for a minute on loopback
@@ -52,56 +51,23 @@ class NoPostgresql(Exception):
     """Debian's package is not installed: python3 lab/setup.py."""
 
 
-class Postgresql:
+class Postgresql(Server):
     """One server. kill() and start() again give the same port and data."""
 
     def __init__(self, tls: KeyPair | None = None, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__("postgresql")
         self._tls = tls
         self._settings = dict(settings or {})
-        self._program: Program | None = None
         self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         self._bin = _newest()
-        self.host = "127.0.0.1"
-        self.port = 0
-        self.directory = Path()
         self.password_file = Path()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def start(self) -> None:
-        """Start it and wait until it serves; the first time about a second. Raises ProgramEnded with its own words."""
-        if self.port:
-            self._run()
-            return
-        self._make()
-        for attempt in range(5):
-            self.port = free_port()
-            try:
-                self._run()
-            except ProgramEnded as error:
-                # Another may have taken the port since it was found free.
-                if attempt == 4 or "Address already in use" not in error.output:
-                    self.close()
-                    raise
-            else:
-                break
-        self._ask(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(USER), sql.Literal(PASSWORD)))
-
-    @property
-    def pid(self) -> int:
-        """Give its pid, for SIGSTOP and SIGCONT."""
-        assert self._program is not None  # noqa: S101 - start() came first
-        return self._program.pid
-
-    @property
-    def log(self) -> str:
-        """Give what it logged over all its runs."""
-        return (self.directory / "postgresql.log").read_text()
+        """As every server; the first time it takes about a second."""
+        first = not self.port
+        super().start()
+        if first:
+            self._ask(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(USER), sql.Literal(PASSWORD)))
 
     def database(self, name: str, template: str | None = None) -> str:
         """Make a database, empty or a copy of the template (to which nobody is connected), and give its URL."""
@@ -133,34 +99,20 @@ class Postgresql:
             # SIGINT: fast shutdown (postgres(1)); SIGTERM alone would wait for the clients, after it it changes nothing
             self._program.signal(signal.SIGINT)
             self._program.stop(grace=10.0)
-            self._program.close()
-            self._program = None
+        super().stop()
 
     def kill(self) -> None:
         """End the postmaster by SIGKILL; its backends see that and end, and are waited for. It can be started again."""
-        if self._program is not None:
-            backends = _children(self._program.pid)
-            self._program.kill()
-            self._program.close()
-            self._program = None
-            for backend in backends:
-                # while one has the shared memory a new postmaster does not start
-                select.select([backend], [], [], PATIENCE_S)
-                os.close(backend)
-
-    def close(self) -> None:
-        """Stop it for good and remove its directory."""
-        if self._program is not None:
-            self._program.signal(signal.SIGCONT)
-        self.stop()
-        if self.directory != Path():
-            shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory, self.port = Path(), 0
+        backends = _children(self._program.pid) if self._program is not None and self._program.running else []
+        super().kill()
+        for backend in backends:
+            # while one has the shared memory a new postmaster does not start
+            select.select([backend], [], [], PATIENCE_S)
+            os.close(backend)
 
     # -- how -----------------------------------------------------------------------------------------------------
 
     def _make(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="eva-pg-"))
         self.password_file = self.directory / "password"
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o600)
@@ -191,6 +143,8 @@ class Postgresql:
         return ["setpriv", "--reuid=nobody", f"--regid={self._account.pw_gid}", "--clear-groups", "--pdeathsig=KILL", "--"]
 
     def _run(self) -> None:
+        if not (self.directory / "data").exists():
+            self._make()
         settings = {
             "port": self.port,
             "listen_addresses": self.host,
@@ -204,8 +158,7 @@ class Postgresql:
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         argv = [*self._as_account(), str(self._bin / "postgres"), "-D", str(self.directory / "data"), *words]
         # Debian builds it with systemd's notification
-        program = Program(argv, self.directory / "postgresql.log", notify=True, directory=self.directory)
-        self._program = program
+        program = self._program = Program(argv, self._log, notify=True, directory=self.directory)
         program.start()
         program.wait_notified("READY=1", 30.0)
 

@@ -16,6 +16,7 @@ DIRECTORY = "00000000-0000-4000-8000-000000000002"
 LOGIN = "https://login.eva.example"
 TENANT = "tenant1"
 ADMINISTRATOR = "admin1"
+TENANT_AUDIENCE = "https://tenant.eva.example"
 FEATURE = (
     f"/subscriptions/{PLATFORM}/providers/Microsoft.Compute.Admin/locations/{REGION}/features/Microsoft.Compute.EmergencyVMAccess"
 )
@@ -38,6 +39,23 @@ class Issuer:
         return (
             f"    - issuer: {self.name}\n      jwks_url: {self.jwks_url}\n      jwks_ca: {self.ca}\n"
             f"      algorithms: [{self.algorithm}]\n      principal_claim: {self.principal_claim}\n"
+        )
+
+
+@dataclass(frozen=True)
+class WatchClient:
+    """Where tenants sign in to watch: the provider is a public client of this issuer. `ca`: of the issuer's certificate."""
+
+    issuer: str
+    client_id: str
+    ca: Path
+    resource: str = TENANT_AUDIENCE  # whom its access tokens are asked for
+
+    def lines(self) -> str:
+        """Its section of tenant_api's settings."""
+        return (
+            f"  watch:\n    issuer: {self.issuer}\n    client_id: {self.client_id}\n    ca: {self.ca}\n"
+            f"    parameters: {{resource: '{self.resource}'}}\n"
         )
 
 
@@ -77,6 +95,7 @@ class Identity:
     home: Path
     others: Sequence[Issuer] = ()
     login: str = LOGIN
+    watch: WatchClient | None = None
 
     @property
     def key(self) -> Path:
@@ -85,7 +104,7 @@ class Identity:
     def lines(self, endpoints: Endpoints, pair: KeyPair) -> str:
         """The settings of one provider's REST."""
         listeners = (
-            ("tenant_api", endpoints.tenant_port, endpoints.tenant, ""),
+            ("tenant_api", endpoints.tenant_port, endpoints.tenant, "" if self.watch is None else self.watch.lines()),
             ("admin_api", endpoints.admin_port, endpoints.admin, f"  subscription: {PLATFORM}\n"),
         )
         apis = "".join(

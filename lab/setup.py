@@ -22,6 +22,8 @@ VENV = ROOT / ".venv"
 LOG = CACHE / "setup.log"
 KERNEL = CACHE / "kernel" / "boot"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
+KEYMAPS = CACHE / "keymaps"  # keyboard layouts of the guest, as busybox's loadkmap takes them
+LAYOUTS = {"de": "i386/qwertz/de-latin1.kmap.gz"}
 POLKIT_ACTIONS = CACHE / "polkit-actions"  # what libvirt asks polkit for
 POLKIT_PACKAGE = "libvirt-daemon-system"
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -31,6 +33,8 @@ OIDC_MODULES = CACHE / "oidc"  # where its packages are, and the Node.js that ru
 WEB = ROOT / "web"
 WEB_MODULES = CACHE / "web"  # what the pages are built on, as npm brings it
 VENDOR = WEB / "vendor"  # and what of it is served
+STOCK = ROOT / "tests" / "stock"
+STOCK_MODULES = CACHE / "stock"  # other people's clients: node_modules/.bin/wscat
 AZURE = CACHE / "azure"  # Azure's command line in an environment of its own
 AZURE_PACKAGES = ROOT / "tests" / "azure" / "requirements.txt"
 
@@ -67,12 +71,14 @@ def main(arguments: Sequence[str]) -> int:
                 raise SetupFailed(f"Python 3.11 or later is needed; {sys.executable} is {sys.version.split()[0]}")
             install_debian_packages()
             unpack_kernel()
+            make_keymaps()
             unpack_polkit_actions()
             extras = tuple(sorted(set(arguments) - {"azure"}))
             install_python_packages(extras or ("test",))
             install_web_modules()
             if set(arguments) & {"test", "azure"}:
                 install_oidc_server()
+                install_stock_clients()
             if "azure" in arguments:
                 install_azure_cli()
         except SetupFailed as failure:
@@ -116,6 +122,26 @@ def unpack_kernel() -> None:
         if package is None:
             raise SetupFailed(f"apt knows no {KERNEL_PACKAGE}")
         _unpack(package, "boot/vmlinuz-*", KERNEL)
+
+
+def make_keymaps() -> None:
+    """Make the guest's keyboard layouts of Debian's; their packages are not installed, as they ask and set this machine's."""
+    if all((KEYMAPS / f"{layout}.bmap").exists() for layout in LAYOUTS):
+        return
+    with _step("fetching the guest's keyboard layouts"):
+        shutil.rmtree(KEYMAPS, ignore_errors=True)  # what was begun and not done
+        if not _known("kbd") or not _known("console-data"):
+            _apt_update()
+        _unpack("kbd", "bin/loadkeys", KEYMAPS)
+        _unpack("console-data", "usr/share/keymaps/i386", KEYMAPS)
+        for layout, source in LAYOUTS.items():
+            # a binary table, in Unicode; it looks for what a map includes beside it, and no console is touched
+            made = subprocess.run(
+                [str(KEYMAPS / "loadkeys"), "--bkeymap", "--unicode", str(KEYMAPS / source)], capture_output=True, check=False
+            )
+            if made.returncode:
+                raise SetupFailed(f"loadkeys: {made.stderr.decode(errors='replace').strip()}")
+            (KEYMAPS / f"{layout}.bmap").write_bytes(made.stdout)
 
 
 def unpack_polkit_actions() -> None:
@@ -163,6 +189,11 @@ def install_python_packages(extras: Sequence[str]) -> None:
 def install_oidc_server() -> None:
     """Install the OpenID Connect server of the tests, by its lock file."""
     _install_by_lock(OIDC, OIDC_MODULES, "the OpenID Connect server of the tests (190 MB with its Node.js)")
+
+
+def install_stock_clients() -> None:
+    """Install the clients of others that the tests give a ticket to, by their lock file."""
+    _install_by_lock(STOCK, STOCK_MODULES, "a public command-line websocket client for the tests (1 MB)")
 
 
 def install_web_modules() -> None:

@@ -53,7 +53,7 @@ class Running:
         self._program = Program(words, log, environment=environment, stdin=source)
         try:
             self._program.start()
-        except BaseException:
+        except OSError:  # nobody gets the Running that would close it
             os.close(self._typing)
             raise
         finally:

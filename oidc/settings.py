@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from eva.endpoint import path
-from eva.strict_yaml import Section
+from eva.strict_yaml import BadSettings, Section
 
 MAX_SECRET: Final = 1024  # characters
 MOST_SCOPES: Final = 16
@@ -52,16 +52,16 @@ class Registration:
     secret_file: Path | None
 
     def load(self) -> Client:
-        """With the secret. Raises OSError; ValueError for a file that holds none or that others may read."""
+        """With the secret. Raises OSError; BadSettings for a file that holds none or that everybody may read."""
         if self.secret_file is None:
             return self.client
         if self.secret_file.stat().st_mode & 0o007:
-            raise ValueError(f"{self.secret_file}: everybody may read this secret: chmod o= it, and think about who has it now")
-        secret = self.secret_file.read_text(encoding="utf-8").strip()
+            why = "everybody may read this secret: chmod o= it, and think about who has it now"
+            raise BadSettings(str(self.secret_file), 1, "", why)
+        secret = self.secret_file.read_bytes().decode("latin-1").strip()
         if len(secret) > MAX_SECRET or _VISIBLE.fullmatch(secret) is None:
-            raise ValueError(f"{self.secret_file}: no secret of 1 to {MAX_SECRET} printable ASCII characters")
-        found = self.client
-        return Client(found.issuer, found.client_id, secret, found.scopes, found.ca, found.extra)
+            raise BadSettings(str(self.secret_file), 1, "", f"no secret of 1 to {MAX_SECRET} printable ASCII characters")
+        return replace(self.client, client_secret=secret)
 
 
 def registration(section: Section) -> Registration:

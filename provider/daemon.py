@@ -35,7 +35,10 @@ def serve(settings: Settings) -> None:
 
 
 async def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. Raises BadStore, BadKeyFile, OSError (ssl.SSLError) before it is ready."""
+    """Until SIGTERM or SIGINT.
+
+    Before it is ready it raises BadStore, BadKeyFile, BadSecret, MissingAssets, OSError (ssl.SSLError among them).
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

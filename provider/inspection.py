@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from oidc.key_set import read_key_set
 from provider.mqtt import tls_context
-from provider.rest.jwks import read_bounded, read_key_set
+from provider.rest.endpoints import registered
+from provider.rest.jwks import read_bounded
 from provider.rest.settings import Issuer
 from provider.settings import Settings
+from provider.store.secret import BadSecret
+from web.assets import MissingAssets, site
 
 
 def faults(settings: Settings) -> Iterator[str]:
@@ -32,6 +36,11 @@ def faults(settings: Settings) -> Iterator[str]:
         yield from _fault(named, partial(tls_context, settings.mqtt))
     if (password := settings.mqtt.password_file) is not None:
         yield from _fault(str(password), partial(password.read_text, encoding="utf-8"))
+    if settings.rest is not None and (watch := settings.rest.watch) is not None:
+        if watch.client.ca is not None:
+            yield from _fault(str(watch.client.ca), partial(ssl.create_default_context, cafile=watch.client.ca))
+        yield from _fault("the client's secret", partial(registered, watch))
+        yield from _fault("the page", partial(site, "watch"))
     for issuer in issuers:
         if issuer.jwks_ca is not None:
             yield from _fault(str(issuer.jwks_ca), partial(ssl.create_default_context, cafile=issuer.jwks_ca))
@@ -44,6 +53,8 @@ def _fault(named: str, read: Callable[[], object]) -> Iterator[str]:
         read()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         yield f"{named}: {error}"
+    except (BadSecret, MissingAssets) as error:  # which name their file
+        yield str(error)
 
 
 def _server(certificate: Path, key: Path) -> None:

@@ -30,6 +30,7 @@ STATUS = {
     Refusal.CONFLICT: 409,
     Refusal.NODE_REFUSED: 409,
     Refusal.NODE_SILENT: 504,
+    Refusal.NOT_WATCHABLE: 409,
 }
 
 
@@ -46,6 +47,7 @@ class _Grant(_Body):
     seconds: int
     reason: str
     node: str | None
+    watched: bool
 
 
 class _Which(_Body):
@@ -87,6 +89,7 @@ def _asked(body: _Grant) -> Ask:
         seconds=body.seconds,
         reason=_text(body.reason, MAX_REASON, "reason"),
         node=body.node,
+        watched=body.watched,
     )
 
 

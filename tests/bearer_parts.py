@@ -10,7 +10,8 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from provider.rest.settings import Algorithm, Issuer
+from oidc.key_set import Algorithm
+from provider.rest.settings import Issuer
 
 ISSUER = "https://login.example/realms/cloud"
 AUDIENCE = "https://management.example"

@@ -28,6 +28,8 @@ from broker.session import Operator, Session
 from broker.sessions import Sessions
 from broker.state import State, StoredReceipt
 from broker.testimony import Testimony
+from broker.watch_desk import WatchDesk
+from broker.watching import Watching
 from broker.websocket import OperatorConnection, serve
 from eva import control
 from eva.audit import Event as AuditEvent
@@ -39,6 +41,7 @@ from eva.ledger import Pin
 from eva.members import Json
 from eva.resource_id import ResourceId
 from eva.token import Keyring, SigningKey, b64, thumbprint, verify
+from eva.watch import Watch
 from eva.wire import NODES, ROOT, Envelope, KeySet, Lease, Receipt
 from hypervisor.dialer import GUEST_BUFFER, Host, Line
 from tests.rfb_bytes import VERSION, request, server_init, set_encodings
@@ -124,7 +127,7 @@ class Signer:
         assert (claims["iss"], claims["aud"]) == (ROOT, NODES)
         return self.root.sign(KeySet.TYP, claims)
 
-    def sign(self, what: Consent | Revocation | Lease) -> str:
+    def sign(self, what: Consent | Revocation | Lease | Watch) -> str:
         return self.key.sign(what.TYP, what.to_claims())
 
     def letter(self, what: Consent | Revocation | Lease, *revocations: Revocation) -> bytes:
@@ -296,6 +299,7 @@ class Core:
             self.metrics,
             self.domains.pins,
         )
+        self.watching = Watching(self.loaded.reins)
         self.sessions = Sessions(
             self.clock,
             self.journal,
@@ -305,17 +309,32 @@ class Core:
             {PIN.host: Host.parse(PIN.host, "qemu:///system")},
             self.domains,
             self.consents.ledger.standing,
+            self.watching,
             secrets.token_bytes,
             most,
         )
         self.consents.cutter = self.sessions
         self.consents.renewed = self.sessions.wake
+        self.watch_desk = WatchDesk(
+            NODE,
+            self.clock,
+            self.journal,
+            self.sessions,
+            self.consents,
+            self.domains,
+            self.watching,
+            self.metrics,
+            secrets.token_bytes,
+            self.loaded.watches,
+        )
         self.published: list[StoredReceipt] = []
         self.consents.publish = self.published.append
         self.told: list[StoredReceipt] = []
         self.testimony = Testimony(self.journal, self.outbox, self.clock, self.told.append)
         self.consents.delivered = self.testimony.go_on
         self.consents.restore(self.loaded)
+        now = self.clock.now()
+        self.watching.resume([one.consent for one in self.consents.ledger.standing(now)], now)
 
     def start(self) -> Core:
         self.journal.start(self.failures.append)

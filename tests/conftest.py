@@ -15,9 +15,11 @@ from lab.mosquitto import Mosquitto
 from lab.postgresql import Postgresql
 from provider.store.place import Place
 from provider.store.store import Store
+from tests import provider_parts
 from tests.provider_office import Office
 from tests.store_parts import place_on
 from tests.system_parts import brought_to_its_shell
+from tests.watch_parts import WatchedCloud, watched_cloud
 
 # an example may take its time on a busy machine; pytest-timeout bounds the test
 settings.register_profile("eva", deadline=None, print_blob=True)
@@ -108,11 +110,47 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     server.drop(name)
 
 
+@pytest.fixture(scope="module")
+def running_provider(tmp_path_factory: pytest.TempPathFactory, certificates: Authority) -> Iterator[provider_parts.Cloud]:
+    """Give a provider's daemon with MQTT, a store and keys of the module's own: no libvirt, no node but what a test plays."""
+    with provider_parts.running_cloud(tmp_path_factory.mktemp("provider"), certificates, receipt_seconds=2) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def provider(running_provider: provider_parts.Cloud) -> provider_parts.Cloud:
+    """Give the module's provider, with a node and a virtual machine of the test's own."""
+    running_provider.fresh()
+    return running_provider
+
+
+@pytest.fixture
+def still_provider(tmp_path: Path, certificates: Authority) -> Iterator[provider_parts.Cloud]:
+    """Give one of the test's own whose daemon does not run."""
+    cloud = provider_parts.Cloud(tmp_path, certificates)
+    yield cloud
+    cloud.close()
+
+
 @pytest.fixture(scope="session")
 def cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
     """Give the whole system on that host: what a test kills of it must be its own."""
     with Cloud({"host1": libvirt_host.uri}) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def _watched(libvirt_host: LibvirtHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedCloud]:
+    """Give a second whole system on that host, at which tenants watch: what a test kills of it must be its own."""
+    with watched_cloud(tmp_path_factory.mktemp("watched"), libvirt_host) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def watched(_watched: WatchedCloud) -> Iterator[WatchedCloud]:
+    """Give it without any consent."""
+    yield _watched
+    _watched.tidy()
 
 
 @pytest.fixture(scope="session")

@@ -48,10 +48,18 @@ def private_jwk(kid: str) -> dict[str, Any]:
 
 
 class OidcServer:
-    """On one port over all its runs. `resource`: whom its tokens are for."""
+    """On one port over all its runs. `resource`: whom its tokens are for; `people`: the claims that their ID tokens have."""
 
-    def __init__(self, directory: Path, resource: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        resource: str,
+        redirect: str = REDIRECT,
+        secret: str | None = None,
+        people: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         directory.mkdir()
+        self.redirect, self.secret, self.people = redirect, secret, dict(people or {})
         authority = Authority(directory / "tls", "OpenID CA")
         self.ca = authority.ca
         self.resource = resource
@@ -59,7 +67,7 @@ class OidcServer:
         self._pair = authority.server("openid")
         self._log = directory / "log"
         self._program: Program | None = None
-        self._trust = ssl.create_default_context(cafile=self.ca)
+        self.trust = ssl.create_default_context(cafile=self.ca)
 
     @property
     def url(self) -> str:
@@ -71,7 +79,8 @@ class OidcServer:
             "resource": self.resource,
             "keys": keys,
             "programs": {PROGRAM: SECRET},
-            "website": {"id": WEBSITE, "redirect": REDIRECT},
+            "website": {"id": WEBSITE, "redirect": self.redirect, "secret": self.secret},
+            "people": self.people,
         }
         files = [LIBRARY, str(self._port), self._pair.certificate, self._pair.key]
         self._program = Program([str(NODE), str(SERVER), *map(str, files), json.dumps(settings)], self._log)
@@ -91,45 +100,48 @@ class OidcServer:
     def programs_token(self, resource: str | None = None) -> str:
         """By client_credentials (RFC 6749 4.4) with a resource indicator (RFC 8707)."""
         form = {"grant_type": "client_credentials", "scope": SCOPE, "resource": resource or self.resource}
-        with httpx.Client(verify=self._trust, base_url=self.url) as client:
+        with httpx.Client(verify=self.trust, base_url=self.url) as client:
             answer = client.post("/token", data=form, auth=(PROGRAM, SECRET))
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
 
-    def persons_token(self) -> tuple[str, str]:
+    def persons_token(self, person: str = PERSON) -> tuple[str, str]:
         """By an authorization code with PKCE (RFC 7636), signed in at the server's pages: the access token, and the ID token."""
         verifier = secrets.token_urlsafe(48)
         asked = {
             "client_id": WEBSITE,
             "response_type": "code",
-            "redirect_uri": REDIRECT,
+            "redirect_uri": self.redirect,
             "scope": f"openid {SCOPE}",
             "resource": self.resource,
             "state": "s",
             "code_challenge": b64(hashlib.sha256(verifier.encode()).digest()),
             "code_challenge_method": "S256",
         }
-        with httpx.Client(verify=self._trust, base_url=self.url) as browser:
-            code = self._signed_in(browser, browser.get("/auth", params=asked))
-            form = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "client_id": WEBSITE}
-            answer = browser.post("/token", data=form | {"code_verifier": verifier, "resource": self.resource})
+        with httpx.Client(verify=self.trust, base_url=self.url) as browser:
+            code = str(self.signed_in(browser, browser.get("/auth", params=asked), person).params["code"])
+            form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self.redirect}
+            form |= {"code_verifier": verifier, "resource": self.resource}
+            if self.secret is None:
+                answer = browser.post("/token", data=form | {"client_id": WEBSITE})
+            else:
+                answer = browser.post("/token", data=form, auth=(WEBSITE, self.secret))
         assert answer.status_code == 200, answer.text
         return answer.json()["access_token"], answer.json()["id_token"]
 
-    @staticmethod
-    def _signed_in(browser: httpx.Client, answer: httpx.Response) -> str:
-        """Does at the pages what a person does in a browser; gives the code that comes back."""
+    def signed_in(self, browser: httpx.Client, answer: httpx.Response, person: str = PERSON) -> httpx.URL:
+        """Does at the pages what a person does in a browser; gives where they send it in the end."""
         for _ in range(4 * MOST_PAGES):
             if answer.has_redirect_location:
                 location = httpx.URL(str(answer.url)).join(answer.headers["location"])
-                if str(location).startswith(REDIRECT):
-                    return str(location.params["code"])
+                if str(location).startswith(self.redirect):
+                    return location
                 answer = browser.get(location)
                 continue
             form = re.search(r'<form[^>]* action="([^"]*)"[^>]*>(.*?)</form>', answer.text, re.DOTALL)
             assert form is not None, answer.text
             fields = dict(re.findall(r'name="([^"]+)" value="([^"]*)"', form[2]))
-            typed = {"login": PERSON, "password": "any"}
+            typed = {"login": person, "password": "any"}
             fields |= {name: text for name, text in typed.items() if f'name="{name}"' in form[2]}
             answer = browser.post(httpx.URL(str(answer.url)).join(unescape(form[1])), data=fields)
         raise AssertionError("the pages lead nowhere")

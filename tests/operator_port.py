@@ -7,7 +7,7 @@ import itertools
 import json
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from broker.attempts import Attempts
 from broker.control_channel import Desk
 from broker.listener import Listener
 from broker.safelist import Safelist
-from broker.settings import OperatorListener, Provider
+from broker.settings import Oidc, OperatorListener, Provider
 from broker.tickets import Tickets
 from broker.whereabouts import Inquiry
 from eva.control import (
@@ -54,9 +54,12 @@ def accounts(*names: str, groups: str = "cloudadmin") -> Accounts:
 class Port:
     """The open port of a node."""
 
-    def __init__(self, node: Core, authority: Authority, provider: Provider) -> None:
+    def __init__(
+        self, node: Core, authority: Authority, provider: Provider, number: int, oidc: Callable[[int], Oidc] | None = None
+    ) -> None:
+        """`number`: the port's; `oidc` is made of it."""
         pair = authority.server("ercs")
-        self.node, self.number = node, free_port()
+        self.node, self.number, self.tls_ca = node, number, authority.ca
         self.desk = Desk(
             node=NODE,
             clock=node.clock,
@@ -73,7 +76,14 @@ class Port:
             randomness=secrets.token_bytes,
         )
         settings = OperatorListener(
-            "127.0.0.1", self.number, pair.certificate, pair.key, authority.ca, frozenset({"127.0.0.1"}), frozenset({ORIGIN})
+            "127.0.0.1",
+            self.number,
+            pair.certificate,
+            pair.key,
+            authority.ca,
+            frozenset({"127.0.0.1", "localhost"}),
+            frozenset({ORIGIN}),
+            oidc(self.number) if oidc is not None else None,
         )
         self.listener = Listener(settings, self.desk)
         self.tls = ssl.create_default_context(cafile=str(authority.ca))
@@ -139,10 +149,17 @@ async def refusal(client: ClientConnection, method: Method | str, **params: Json
 
 
 @asynccontextmanager
-async def port(directory: Path, authority: Authority, provider: Provider | None = None) -> AsyncIterator[Port]:
+async def port(
+    directory: Path,
+    authority: Authority,
+    provider: Provider | None = None,
+    number: int | None = None,
+    oidc: Callable[[int], Oidc] | None = None,
+) -> AsyncIterator[Port]:
     """A node with a fresh lease and its port open. Unless one is given, nobody answers in the provider's place."""
     async with core(directory) as node:
-        one = Port(node, authority, provider or Provider(f"https://127.0.0.1:{free_port()}", authority.ca))
+        asked = provider or Provider(f"https://127.0.0.1:{free_port()}", authority.ca)
+        one = Port(node, authority, asked, number or free_port(), oidc)
         await one.listener.start()
         try:
             yield one

@@ -119,6 +119,7 @@ class Node:
     client: aiomqtt.Client
     accepts: bool | None = True  # None: says nothing
     confirms: bool = True
+    watch: str | None = None  # where tenants watch
     consents: list[Consent] = field(default_factory=list)
     revocations: list[Revocation] = field(default_factory=list)
     leases: asyncio.Queue[tuple[Lease, Envelope, bytes | None]] = field(default_factory=asyncio.Queue)
@@ -153,7 +154,8 @@ class Node:
     async def take_consent(self, envelope: Envelope) -> None:
         consent = Consent.from_claims(verify(envelope.token, Typ.CONSENT, self.keys, self.pen.name))
         if self.accepts is True:
-            await self.send(self.pen.receipt(Event.ACCEPTED, consent.jti, uuid="uuid-1", generation="1", host="h"))
+            more = {} if self.watch is None else {"watch": self.watch}
+            await self.send(self.pen.receipt(Event.ACCEPTED, consent.jti, uuid="uuid-1", generation="1", host="h", **more))
         elif self.accepts is False:
             await self.send(self.pen.receipt(Event.REFUSED, consent.jti, why="vm-unknown"))
         async with self.heard:

@@ -79,6 +79,7 @@ async def granted(
     seconds: int = 28_800,
     operators: tuple[str, ...] = ("group:cloudadmin",),
     node: str | None = None,
+    watched: bool = False,
 ) -> Grant:
     """A tenant's consent, accepted by the node."""
     resource_id = vm if isinstance(vm, str) else str(vm.resource_id)
@@ -91,6 +92,7 @@ async def granted(
         "seconds": seconds,
         "reason": "",
         "node": node,
+        "watched": watched,
     }
     found = await tell_provider(cloud, "/grant", wish)
     return Grant(found["consent_id"], resource_id, found["expires_at"])

@@ -56,6 +56,11 @@ def test_the_right_password_proves_the_account(accounts: Accounts) -> None:
     assert (found.name, found.groups) == ("alice", frozenset({"cloudadmin"}))
 
 
+@pytest.mark.parametrize(("name", "found"), [("alice", True), ("ALICE", True), ("carol", True), ("alice2", False), ("", False)])
+def test_a_name_that_could_be_taken_for_an_accounts(accounts: Accounts, name: str, found: bool) -> None:
+    assert accounts.resembles(name) is found
+
+
 @pytest.mark.parametrize(
     "password", ["", PASSWORD + " ", PASSWORD.upper(), PASSWORD + "\0", HASH, "\ud800", "x" * (MAX_SECRET + 1)]
 )

@@ -41,7 +41,7 @@ def sign_in(attempts: Attempts, address: Address, account: str, now: Instant = S
     """A try with the right password."""
     attempt = attempts.admit(address, account, now)
     if attempt is not None:
-        attempts.succeeded(attempt, now)
+        attempts.succeeded(attempt, now, account)
     return attempt is not None
 
 
@@ -107,6 +107,34 @@ def test_the_next_ipv6_network_is_another(attempts: Attempts) -> None:
 def test_ipv4_and_ipv6_share_no_bucket(attempts: Attempts) -> None:
     tries(attempts, IPv4Address(1), "alice", 5)
     assert tries(attempts, IPv6Address(1 << 64), "alice", 5) == 5
+
+
+# A sign-in over an issuer, which names no account before it succeeds
+
+
+def over_an_issuer(attempts: Attempts, address: Address, count: int, now: Instant = START) -> int:
+    return sum(attempts.admit(address, None, now) is not None for _ in range(count))
+
+
+def test_it_spends_from_the_address_and_the_node(attempts: Attempts) -> None:
+    assert over_an_issuer(attempts, EVIL, 100) == BY_ADDRESS.burst
+    assert tries(attempts, EVIL, "alice", 1) == 0
+    assert sum(over_an_issuer(attempts, EVIL + i, 5) for i in range(1, 100)) == BY_NODE.burst - BY_ADDRESS.burst
+
+
+def test_many_addresses_empty_no_accounts_bucket_by_it(attempts: Attempts) -> None:
+    assert sum(over_an_issuer(attempts, EVIL + i, 1) for i in range(2 * BY_ACCOUNT.burst)) == 2 * BY_ACCOUNT.burst
+    assert tries(attempts, HOME, "alice", 1) == 1
+
+
+def test_one_that_succeeds_makes_the_address_familiar_for_its_account(attempts: Attempts) -> None:
+    attempt = attempts.admit(HOME, None, START)
+    assert attempt is not None
+    attempts.succeeded(attempt, START, "olivia")
+    assert attempts.is_familiar(HOME, START)
+    for i in range(100):
+        over_an_issuer(attempts, EVIL + i, 5)
+    assert over_an_issuer(attempts, HOME, 1) == 1
 
 
 # Operators

@@ -216,6 +216,16 @@ def test_settings_that_are_not_there_are_named(tmp_path: Path):
     assert str(tmp_path / "broker.yaml") in ran.err
 
 
+def test_an_issuers_secret_that_everybody_may_read_is_told(home: Home):
+    secret = home.directory / "oidc.secret"
+    secret.write_text("s3cret")
+    secret.chmod(0o644)
+    oidc = "{name: C, url: 'https://ercs01', issuer: 'https://id.example', client_id: c, groups: {a: b}, client_secret_file: %s}"
+    home.replace("  names: [ercs01]", f"  names: [ercs01]\n  oidc: {oidc % secret}")
+    ran = home.run("check-config")
+    assert (ran.code, str(secret) in ran.err, "everybody" in ran.err, "s3cret" in ran.err) == (1, True, True, False)
+
+
 def test_a_fault_in_the_users_file_is_told_with_file_and_line(home: Home):
     (home.directory / "users.yaml").write_text("accounts:\n  - name: alice\n    groups: [cloudadmin]\n    pasword: x\n")
     ran = home.run("check-config")

@@ -9,6 +9,7 @@ import pytest
 
 from broker.gate import Gate
 from broker.lease import LeaseState, Limits
+from broker.watching import Rein
 from eva.ending import Ending
 from eva.instant import NS
 from eva.ledger import Term
@@ -32,9 +33,10 @@ class Stand:
     def __init__(self) -> None:
         self.clock = HandClock()
         self.lease = LeaseState(Limits())
+        self.rein = Rein("cid", watched=False)
         self.renew()
         now = self.clock.now()
-        self.gate = Gate(self.clock, Term(now.wall + 60 * NS, now.boot + 60 * NS), self.lease)
+        self.gate = Gate(self.clock, Term(now.wall + 60 * NS, now.boot + 60 * NS), self.lease, self.rein)
         self.gate.paused = False
 
     def renew(self) -> None:

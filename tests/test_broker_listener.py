@@ -229,7 +229,7 @@ async def test_65_kib_before_sign_in_end_it(door: Port):
 
 async def seats_left(door: Port, count: int) -> None:
     async with asyncio.timeout(5):
-        while len(door.listener._lobby) != count:
+        while len(door.listener.reception.lobby) != count:
             await asyncio.sleep(0.01)
 
 
@@ -263,7 +263,7 @@ async def test_consoles_of_one_who_is_signed_in_take_no_seat(door: Port):
         peers = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(MAX_WAITING_EACH + 4)]
         peers[-1][1].write(handshake("Host: evil").encode())
         assert b"403" in await peers[-1][0].readline()
-        assert len(door.listener._lobby) == 0
+        assert len(door.listener.reception.lobby) == 0
         for _, writer in peers:
             writer.transport.abort()
 
@@ -274,4 +274,32 @@ async def test_a_reset_before_the_first_byte_leaves_nothing(door: Port):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     assert await status(door, CONTROL_PATH, SUBPROTOCOL) == 101
     await seats_left(door, 0)
-    assert door.listener._arrivals == {}
+    assert door.listener.reception.arrivals == {}
+
+
+# -- TLS -----------------------------------------------------------------------------------------------------------------
+
+
+def answered(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+    """A client that has had the first bytes of an answer, and with them what it may resume (RFC 8446 4.6.1)."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=7)
+    secured = context.wrap_socket(plain, server_hostname="127.0.0.1", session=session)
+    secured.sendall(handshake("Host: 127.0.0.1").encode())
+    assert b"101" in secured.recv(100)
+    return secured
+
+
+async def test_no_tls_session_is_resumed(door: Port):
+    """A resumed one would bring back a client certificate, whatever has become of it."""
+    with await asyncio.to_thread(answered, door.number, door.tls) as first:
+        session = first.session
+        assert session is not None
+        assert not session.has_ticket
+        with await asyncio.to_thread(answered, door.number, door.tls, session) as second:
+            assert not second.session_reused
+
+
+async def test_tls_1_2_which_resumes_without_tickets_is_refused(door: Port):
+    door.tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(OSError):  # noqa: PT011 - its alert, or the reset right behind it
+        await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)

@@ -118,6 +118,53 @@ def test_the_keyboard_at_the_last_byte_decides(message: bytes, kind: str) -> Non
     assert rfb.from_operator(message[-1:], keyboard=False).messages == ()
 
 
+LONE = [key(0x61, down=True), pointer(1, 2, 3)]
+
+
+HANDSHAKE = ((VERSION, VERSION), (b"\x01\x01", b"\x01"), (bytes(4), b"\x01"))
+
+
+@pytest.mark.parametrize("said", [0, 1, 2, 3])
+@pytest.mark.parametrize("read", LONE)
+def test_what_looks_like_input_before_the_handshake_is_done_is_a_fault(read: bytes, said: int) -> None:
+    rfb = RfbFilter("title")
+    for guest, operator in HANDSHAKE[:said]:
+        rfb.from_guest(guest)
+        rfb.from_operator(operator, keyboard=True)
+    with pytest.raises(RfbError):
+        rfb.from_operator(read, keyboard=True)
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("read", LONE)
+def test_what_looks_like_input_in_the_place_of_an_answer_is_a_fault(read: bytes, turn: int) -> None:
+    rfb = RfbFilter("title")
+    for guest, operator in HANDSHAKE[:turn]:
+        rfb.from_guest(guest)
+        rfb.from_operator(operator, keyboard=True)
+    rfb.from_guest(HANDSHAKE[turn][0])
+    with pytest.raises(RfbError):
+        rfb.from_operator(read, keyboard=True)
+
+
+@pytest.mark.parametrize("keyboard", [True, False])
+@pytest.mark.parametrize("read", LONE)
+def test_what_looks_like_input_inside_a_skipped_body_is_dropped(read: bytes, keyboard: bool) -> None:
+    rfb = handshaken()
+    rfb.from_operator(pack(">B3xI", 6, len(read)), keyboard)
+    step = rfb.from_operator(read, keyboard)
+    assert (step.messages, dict(step.dropped)) == ((), {})
+    assert to_guest(rfb, request()) == request()
+
+
+@pytest.mark.parametrize("read", LONE)
+def test_what_looks_like_input_after_a_part_of_a_message_completes_it(read: bytes) -> None:
+    rfb = handshaken()
+    whole = pack(">BBHHHH", 3, 0, 0, 0, 640, 480)[: -len(read)] + read
+    rfb.from_operator(whole[: -len(read)], keyboard=True)
+    assert rfb.from_operator(read, keyboard=True).messages == (ClientMessage(whole, is_input=False),)
+
+
 @pytest.mark.parametrize(("message", "kind"), UNWANTED)
 def test_unwanted_messages_are_dropped_even_with_the_keyboard(message: bytes, kind: Dropped) -> None:
     step = handshaken().from_operator(message + request(), keyboard=True)

@@ -22,6 +22,7 @@ from tests.broker_parts import (
     BOB,
     PIN,
     Core,
+    Domain,
     News,
     console_bytes,
     core,
@@ -194,6 +195,26 @@ async def test_of_two_renewals_at_once_the_last_counts(node: Core):
     assert (held, node.live(session).gate.term.remaining(node.clock.now())) == (60, 120)
 
 
+async def test_a_renewal_leaves_sessions_under_another_consent_as_they_are(node: Core):
+    longer, other = node.grant(seconds=600), node.grant(seconds=300)
+    news = News()
+    session = await node.sessions.open(Wish(vm_id(), Kind.SERIAL), ALICE, news)
+    node.renew_consent(node.renew_consent(other), access=Access.VIEW)
+    await node.settle()
+    assert session.accepted.consent.jti == longer.jti
+    assert node.live(session).gate.term.remaining(node.clock.now()) == 600
+    assert news.of(Event.RENEWED) == []
+
+
+async def test_a_renewal_for_a_domain_made_anew_carries_nobody_over(node: Core):
+    one = node.grant()
+    session = await node.open()
+    node.domains.by_id[vm_id()] = (Domain(generation=PIN.generation + 1),)
+    node.renew_consent(one)
+    await node.settle()
+    assert ends_of(node, session) == ["consent-revoked"]
+
+
 @pytest.mark.parametrize(
     "narrower",
     [
@@ -251,6 +272,17 @@ async def test_the_operator_is_told_of_a_renewal_and_of_its_end_in_turn(node: Co
         assert (told["expires_at"], told["remaining_s"]) == (again.expires_at, 1000)
         await pass_time(node, 200)
     assert [params["remaining_s"] for params in news.of(Event.COUNTDOWN)] == [900, 900]  # once under each
+
+
+async def test_who_is_told_of_a_renewal_is_not_told_the_same_time_again(node: Core):
+    one = node.grant(seconds=1200)
+    news = News()
+    await node.sessions.open(Wish(vm_id(), Kind.SERIAL), ALICE, news)
+    await pass_time(node, 10)
+    node.renew_consent(one, seconds=900)
+    await node.settle()
+    node.sessions.tick(node.clock.now())
+    assert ([told["remaining_s"] for told in news.of(Event.RENEWED)], news.of(Event.COUNTDOWN)) == ([900], [])
 
 
 async def test_what_was_said_before_a_renewal_is_still_replayed(node: Core):

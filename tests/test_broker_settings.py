@@ -128,3 +128,72 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path):
     path.write_bytes(b"node: \xff\n")
     with pytest.raises(BadSettings, match="not UTF-8"):
         read(path)
+
+
+# -- an issuer where operators sign in ---------------------------------------------------------------------------------------
+
+OIDC = {
+    "name": "Corp",
+    "url": "https://ercs01:8443",
+    "issuer": "https://id.example",
+    "client_id": "consoles",
+    "groups": "{corp-ops: cloudadmin, '/night shift': night}",
+}
+
+
+def with_oidc(**changed: str | None) -> str:
+    keys = {name: text for name, text in {**OIDC, **changed}.items() if text is not None}
+    inner = ", ".join(f"{name}: {text if text.startswith('{') else repr(text)}" for name, text in keys.items())
+    return LEAST.replace("names: [ercs01]}", f"names: [ercs01], oidc: {{{inner}}}}}")
+
+
+def test_without_an_issuer():
+    assert parse(LEAST, "x").operators.oidc is None
+
+
+def test_the_least_of_an_issuer():
+    oidc = parse(with_oidc(), "x").operators.oidc
+    assert oidc is not None
+    assert (oidc.name, oidc.host, oidc.account_claim, oidc.groups_claim) == (
+        "Corp",
+        "ercs01:8443",
+        "preferred_username",
+        "groups",
+    )
+    assert dict(oidc.groups) == {"corp-ops": "cloudadmin", "/night shift": "night"}
+    assert (oidc.registration.client.issuer, oidc.registration.secret_file) == ("https://id.example", None)
+
+
+def test_the_examples_issuer_is_taken():
+    example = EXAMPLE.read_text()
+    shown = re.search(r"(?m)^  # oidc:\n(?:  #.*\n)+", example)
+    assert shown is not None
+    live = example.replace(shown[0], re.sub(r"(?m)^  # ?", "  ", shown[0]))
+    oidc = parse(live, "x").operators.oidc
+    assert oidc is not None
+    assert dict(oidc.groups) == {"console-operators": "cloudadmin"}
+
+
+@pytest.mark.parametrize("key", [*OIDC])
+def test_what_an_issuer_needs(key: str):
+    assert fault(with_oidc(**{key: None})).key == f"operators.oidc.{key}"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("url", "https://elsewhere:8443"),  # a name that the node does not answer to
+        ("url", "https://ercs01:8443/"),
+        ("url", "http://ercs01:8443"),
+        ("issuer", "http://id.example"),
+        ("account_claim", "a claim"),
+        ("groups_claim", ""),
+        ("groups", "{}"),
+        ("groups", "{corp-ops: 'cloud admin'}"),
+        ("groups", "{corp-ops: ''}"),
+        ("client_secret", "in plain"),
+        ("ca", "ca.pem"),
+    ],
+)
+def test_what_an_issuer_may_not_be(key: str, text: str):
+    assert fault(with_oidc(**{key: text})).key.startswith(f"operators.oidc.{key}")

@@ -154,14 +154,16 @@ class Edge:
             yield client, connection, console
 
     @contextlib.asynccontextmanager
-    async def raw(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, OperatorConnection, Console]]:
+    async def raw(
+        self, *, text: bool = False
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, OperatorConnection, Console]]:
         """A peer that speaks bytes: through the handshake, and no further by itself."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.client_tls)
         try:
             writer.write(UPGRADE)
             assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
             connection, console = await self.accepted(), Console()
-            connection.attach(console)
+            connection.attach(console, text=text)
             yield reader, writer, connection, console
         finally:
             writer.transport.abort()
@@ -283,6 +285,53 @@ async def test_a_non_minimal_length_is_taken() -> None:
     async with edge() as here, here.raw() as (_, writer, _, console):
         writer.write(b"\x82\xff" + (2).to_bytes(8) + b"\0\0\0\0hi")
         assert await console.take(2) == b"hi"
+
+
+# -- a read that is as long as one short frame: the way of each key typed ------------------------------------------------
+
+
+async def failed(reader: asyncio.StreamReader, console: Console) -> int:
+    """The code of the close frame that a fault is answered with."""
+    assert await console.departure() is Departure.FAULT
+    head = await asyncio.wait_for(reader.readexactly(4), 5)
+    assert head[0] == 0x88
+    return int.from_bytes(head[2:])
+
+
+async def test_a_lone_frame_within_a_message_is_a_fault(pem: Path | None) -> None:
+    """RFC 6455 5.4: fragments of one message must not be interleaved with those of another."""
+    async with edge(pem) as here, here.raw() as (reader, writer, _, console):
+        writer.write(masked(Opcode.BINARY, b"begun", fin=False))
+        await console.take(5)
+        writer.write(masked(Opcode.BINARY, b"alone"))
+        assert await failed(reader, console) == 1002
+        assert console.payloads == [b"begun"]
+
+
+async def test_a_payload_that_looks_like_a_frame_is_a_payload(pem: Path | None) -> None:
+    inner = masked(Opcode.BINARY, b"rm -rf /\n")
+    async with edge(pem) as here, here.raw() as (_, writer, connection, console):
+        writer.write(bytes((0x82, 0x80 | len(inner))) + bytes(4))
+        async with asyncio.timeout(5):
+            while not connection._rest:
+                await asyncio.sleep(0)
+        writer.write(inner)
+        await console.take(len(inner))
+        assert console.payloads == [inner]
+
+
+async def test_an_unmasked_frame_as_long_as_a_masked_one_is_a_fault(pem: Path | None) -> None:
+    async with edge(pem) as here, here.raw() as (reader, writer, _, console):
+        writer.write(b"\x82\x02hi" + b"more")
+        assert await failed(reader, console) == 1002
+        assert console.payloads == []
+
+
+async def test_a_frame_whose_length_says_126_is_read_by_its_long_length(pem: Path | None) -> None:
+    async with edge(pem) as here, here.raw() as (_, writer, _, console):
+        writer.write(b"\x82\xfe" + (124).to_bytes(2) + bytes(4) + BLOCK[:124])  # 6 + 126 bytes, as it seems
+        await console.take(124)
+        assert console.payloads == [BLOCK[:124]]
 
 
 # -- holding the operator ----------------------------------------------------------------------------------------------
@@ -580,12 +629,46 @@ async def test_a_fault_fails_the_connection_with_its_code(pem: Path | None, faul
     sent, code = FAULTS[fault]
     async with edge(pem) as here, here.raw() as (reader, writer, connection, console):
         writer.write(masked(Opcode.BINARY, b"fine") + sent + masked(Opcode.BINARY, b"after"))
-        assert await console.departure() is Departure.FAULT
+        assert await failed(reader, console) == code
         assert b"after" not in b"".join(console.payloads)
         assert console.payloads[0] == b"fine"
-        head = await asyncio.wait_for(reader.readexactly(4), 5)
-        assert (head[0], int.from_bytes(head[2:])) == (0x88, code)
         await wait_closed(connection, 5)
+        assert console.departures == [Departure.FAULT]
+
+
+TEXTS = {
+    "whole": (masked(Opcode.TEXT, "Gerät\r".encode()), "Gerät\r".encode()),
+    "a character in two fragments": (masked(Opcode.TEXT, b"\xc3", fin=False) + masked(Opcode.CONT, b"\xa4"), b"\xc3\xa4"),
+    "before bytes that are no text": (masked(Opcode.TEXT, b"a") + masked(Opcode.BINARY, b"\xff"), b"a\xff"),
+    "before fragments that are none": (
+        masked(Opcode.TEXT, b"a") + masked(Opcode.BINARY, b"\xff", fin=False) + masked(Opcode.CONT, b"\xfe"),
+        b"a\xff\xfe",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+async def test_a_console_that_takes_text_has_its_utf_8(pem: Path | None, name: str) -> None:
+    sent, bytes_of_it = TEXTS[name]
+    async with edge(pem) as here, here.raw(text=True) as (_, writer, _, console):
+        writer.write(sent)
+        assert await console.take(len(bytes_of_it)) == bytes_of_it
+
+
+NOT_UTF_8 = {
+    "a stray byte": masked(Opcode.TEXT, b"\xff"),
+    "half a character": masked(Opcode.TEXT, b"\xc3"),
+    "half a character over fragments": masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CONT, b"\xc3"),
+    "a surrogate": masked(Opcode.TEXT, b"\xed\xa0\x80"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_UTF_8)
+async def test_text_that_is_no_utf_8_fails_the_connection(pem: Path | None, name: str) -> None:
+    async with edge(pem) as here, here.raw(text=True) as (reader, writer, _, console):
+        writer.write(NOT_UTF_8[name] + masked(Opcode.BINARY, b"after"))
+        assert await failed(reader, console) == 1007
+        assert b"after" not in b"".join(console.payloads)
         assert console.departures == [Departure.FAULT]
 
 

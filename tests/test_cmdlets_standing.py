@@ -106,6 +106,11 @@ def test_held_input_is_told_once_with_what_to_do():
     assert one.apply(Event.HELD, held(20), 1000.0) == []
 
 
+def test_input_that_the_tenant_holds_says_so():
+    (line,) = standing().apply(Event.HELD, held(10, "tenant"), 1000.0)
+    assert line == "10 bytes of your input wait: the tenant has paused it, or has to watch and does not."
+
+
 def test_held_input_that_went_is_told():
     one = standing()
     one.apply(Event.HELD, held(10), 1000.0)

@@ -208,9 +208,7 @@ def test_a_consent_without_one_of_its_claims_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CONSENT.to_claims()))
-@pytest.mark.parametrize(
-    "value", [None, 1.0, [], {}, [[]], -1, 1 << 64, "\0", "\u202e", "\ud800", ["a"], {"a": 1}], ids=ascii
-)
+@pytest.mark.parametrize("value", [None, 1.0, [], {}, [[]], -1, 1 << 64, "\0", "\u202e", "\ud800", ["a"], {"a": 1}], ids=ascii)
 def test_a_claim_of_another_sort_is_refused(name: str, value: Json) -> None:
     with pytest.raises(BadToken):
         consent({name: value})

@@ -299,7 +299,7 @@ KIDS: list[object] = [key.kid for key in (NODE_KEY, ROOT_KEY, STRANGER)] + [
     {"kid": PROVIDER_KEY.kid},
 ]
 
-WRONG: list[bytes] = [  # as JSON, none of them fit for any claim
+WRONG: list[bytes] = [  # as JSON, none of them fit for any claim but the one that is true or false
     b"null",
     b"true",
     b"false",
@@ -374,6 +374,7 @@ WRONG_TOO: dict[str, list[bytes]] = {  # fit for others, not for this one
     "operators": [b'"group:cloudadmin"', b'["group:cloudadmin","group:cloudadmin"]', b'["*"]', b'["cloudadmin"]', b'["group:"]'],
     "kinds": [b'"serial"', b'["serial","serial"]', b'["SERIAL"]', b'["power"]', b'["\\u017ferial"]'],
     "access": [b'""', b'"VIEW"', b'"admin"', b'["view"]', b'"v\\u0131ew"'],
+    "watched": [b'"true"', b'"false"', b'""', b"1", b"0"],
     "reason": [],
 }
 
@@ -501,7 +502,8 @@ def claims_of_the_right_key(rng: Random) -> str:
         other = rng.choice([one for one in raw if one != name and {one, name} not in ({"sub", "reason"}, {"jti", "cid"})])
         raw[name], raw[other] = raw[other], raw[name]
     else:
-        raw[name] = rng.choice(WRONG + WRONG_TOO[name])
+        fit = (b"true", b"false") if name == "watched" else ()
+        raw[name] = rng.choice([value for value in WRONG if value not in fit] + WRONG_TOO[name])
     return signed(HEADER, b"{" + b",".join(b'"%s":%s' % (key.encode(), value) for key, value in raw.items()) + b"}")
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eva.consent import MAX_AHEAD, PROVIDER
-from eva.members import Json
+from eva.members import BadMember, Json
 from eva.resource_id import ResourceId
 from eva.token import BadToken, Claims, Fault, b64
-from eva.watch import MAX_ORIGIN, MAX_WATCH_SECONDS, Watch, watch_origin, watch_socket
+from eva.watch import MAX_ORIGIN, MAX_WATCH_SECONDS, Watch, WatchMethod, WatchRequest, watch_origin, watch_socket
 
 NOW = 1_790_000_000
 JTI = b64(bytes(range(16)))
@@ -145,3 +147,33 @@ def test_an_origin_never_ends_a_policys_source(text: str) -> None:
 
 def test_the_socket_at_an_origin() -> None:
     assert watch_socket("https://a:8446") == "wss://a:8446/v1/watch"
+
+
+# Requests
+
+
+def request(**changes: object) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": 7, "method": "watch.open", "params": {"kind": "serial"}} | changes)
+
+
+def test_a_request_is_read() -> None:
+    assert WatchRequest.decode(request()) == WatchRequest(7, WatchMethod.WATCH_OPEN, {"kind": "serial"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jsonrpc": "1.0"},
+        {"id": "7"},
+        {"id": None},
+        {"method": "session.open"},
+        {"method": "sign_in"},
+        {"params": []},
+        {"params": {str(number): 1 for number in range(9)}},
+        {"more": 1},
+    ],
+    ids=ascii,
+)
+def test_what_is_no_request_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(BadMember):
+        WatchRequest.decode(request(**changes))

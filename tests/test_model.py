@@ -27,6 +27,7 @@ from broker.metrics import Metrics
 from broker.outbox import Outbox
 from broker.session import Session, State, Step
 from broker.state import Change
+from broker.watching import Rein
 from eva.consent import CLOUDADMIN, MAX_AHEAD, MAX_SECONDS, Access, Consent, Kind, Principal, Revocation
 from eva.ending import Ending
 from eva.instant import NS
@@ -418,7 +419,7 @@ class Broker(RuleBasedStateMachine):
             self.consoles.append(self.console(found))
 
     def console(self, found: Accepted) -> Console:
-        gate = Gate(self.clock, found.term, self.lease)
+        gate = Gate(self.clock, found.term, self.lease, Rein(found.consent.cid, watched=False))
         session = Session("s", ALICE, found, Kind.SERIAL, Access.KEYBOARD, self.clock.now())
         for step in (Step.ADMIT, Step.OPENED, Step.ATTACH):
             session.take(step)

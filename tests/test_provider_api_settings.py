@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from eva.strict_yaml import BadSettings, load
-from provider.rest.settings import Algorithm, Rest, rest
+from oidc.key_set import Algorithm
+from provider.rest.settings import Rest, rest
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "provider.yaml"
 GUID = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
@@ -86,6 +87,37 @@ UNSAFE = [
 @pytest.mark.parametrize(("before", "after", "key"), UNSAFE)
 def test_what_would_be_unsafe_is_refused(before: str, after: str, key: str):
     assert fault(changed(before, after)).key == key
+
+
+WATCH = "watch: {issuer: 'https://login.example/x', client_id: eva-watch, scopes: [profile]}, "
+
+
+def test_where_tenants_sign_in_to_watch():
+    found = parse(changed("tenant_api: {", f"tenant_api: {{{WATCH}"))
+    assert found is not None
+    assert found.watch is not None
+    assert (found.watch.client.issuer, found.watch.client.client_id) == ("https://login.example/x", "eva-watch")
+    assert found.watch.client.scopes == ("openid", "profile")
+
+
+def test_without_a_section_there_is_no_page():
+    found = parse(LEAST)
+    assert found is not None
+    assert found.watch is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("login.example/x", "other.example", "tenant_api.watch.issuer"),
+        ("login.example/x", "login.example/x/", "tenant_api.watch.issuer"),
+        ("scopes: [profile]", "scope: profile", "tenant_api.watch.scope"),
+        ("client_id: eva-watch, ", "", "tenant_api.watch.client_id"),
+    ],
+)
+def test_what_the_page_could_not_work_with_is_refused(before: str, after: str, key: str):
+    assert before in WATCH
+    assert fault(changed("tenant_api: {", f"tenant_api: {{{WATCH.replace(before, after)}")).key == key
 
 
 SECOND = "    - {{issuer: 'https://{name}.example', jwks_file: /j, algorithms: [ES256]{more}}}\n"

@@ -11,11 +11,11 @@ from tests.provider_parts import jti, resource_id
 
 VM = ResourceId.parse(resource_id())
 ANN = frozenset({Principal(False, "ann")})
-STANDING = Consent(jti(), jti(), "n", VM, "t", ANN, frozenset({Kind.SERIAL}), Access.VIEW, 1, 2)
+STANDING = Consent(jti(), jti(), "n", VM, "t", ANN, frozenset({Kind.SERIAL}), Access.VIEW, 1, 2, False)
 
 
 def test_where_nothing_stands_it_is_all_for_cloudadmin():
-    assert Ask(VM, "t").scopes() == Scopes(frozenset(Kind), Access.KEYBOARD, frozenset({CLOUDADMIN}))
+    assert Ask(VM, "t").scopes() == Scopes(frozenset(Kind), Access.KEYBOARD, frozenset({CLOUDADMIN}), watched=False)
 
 
 def test_where_a_consent_stands_it_is_that():

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oidc.key_set import Algorithm
 from provider.rest.bearer import MAX_BYTES, BadBearer, Fault, bearer, parse, verify
 from provider.rest.caller import Caller
-from provider.rest.settings import Algorithm
 from tests.bearer_parts import AUDIENCE, EDWARDS, ISSUER, NOW, OID, P256, PRIVATE, RSA, Pen, issuer, jwk, segment
 
 PEN = Pen()

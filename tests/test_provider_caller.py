@@ -65,3 +65,49 @@ def test_a_name_without_room_is_left_out():
 
 def test_a_giver_always_fits():
     assert len(caller("i" * 128, home=False).giver) == 128
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        caller(),
+        caller(home=False),
+        caller(GUID, name="Alice B"),
+        caller(name="Alice (of Bath)"),
+        caller(name="Alice (bob)", home=False),
+        caller("i" * 128),
+        caller(name="x" * 96),
+    ],
+)
+def test_who_gave_a_consent_is_known_by_it(one: Caller):
+    assert one.gave(one.giver)
+
+
+def test_another_name_is_no_other_giver():
+    assert caller(name="Alice Married").gave(caller(name="Alice").giver)
+    assert caller(GUID.lower()).gave(caller(GUID, name="Alice").giver)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        caller("bob", name="alice"),
+        caller("bob", name="Alice (alice)"),
+        caller("bob", name="(alice)"),
+        caller("bob", name="alice) ("),
+        caller(home=False),
+        Caller("https://elsewhere.example", "alice", "", frozenset(), False),
+    ],
+)
+def test_nobody_gave_anothers(other: Caller):
+    assert not caller().gave(other.giver)
+    assert not other.gave(caller().giver)
+    assert not other.gave(caller(name="Alice").giver)
+
+
+def test_where_the_issuer_had_no_room_nobody_gave_it():
+    """Two issuers can have one id."""
+    far = Caller("https://" + "i" * 100, "a" * 40, "", frozenset(), False)
+    assert len(far.principal) > 128
+    assert not far.gave(far.giver)
+    assert not caller("a" * 40).gave(far.giver)

@@ -8,7 +8,7 @@ from eva.consent import Access, Consent, Kind, Principal
 from eva.ending import Ending
 from eva.wire import Event
 from provider.consent.ask import Ask, Enabled, How
-from provider.consent.authority import Refusal
+from provider.consent.authority import ALIVE_MS, Refusal
 from provider.consent.desk import Offer
 from provider.consent.disabling import disable_subscription, set_global_state
 from provider.consent.enabling import UnderWay, enable
@@ -94,6 +94,16 @@ def test_a_repeat_answers_what_stands_and_extends_nothing(office: Office):
         "u",
         How.REPEATED,
     )
+
+
+def test_a_uuid_that_the_node_did_not_say_is_empty(office: Office):
+    office.alive()
+    consent = offered(office)
+    office.receive(office.pen, office.pen.receipt(Event.ACCEPTED, consent.jti))
+    office.do(lambda desk: desk.acknowledge(consent.jti))
+    found = enabled(office)
+    assert isinstance(found, Enabled)
+    assert found.uuid == ""
 
 
 def test_a_repeat_with_the_same_scopes_spelled_out_is_one(office: Office):
@@ -254,6 +264,20 @@ def test_a_renewal_at_a_silent_node_is_refused(office: Office):
     office.now += 10
     office.ask(office.other.request())
     assert office.refusal(lambda: enabled(office, replace(ASK, renew=True))) is Refusal.NODE_SILENT
+
+
+def test_a_renewal_is_refused_from_the_moment_at_which_its_node_counts_as_silent(office: Office):
+    office.alive()
+    accepted(office, offered(office))
+    office.now += ALIVE_MS // 1000
+    office.ask(office.other.request())
+    assert office.refusal(lambda: enabled(office, replace(ASK, renew=True))) is Refusal.NODE_SILENT
+
+
+def test_a_renewal_that_its_node_left_unanswered_is_not_offered_again_by_the_same_call(office: Office):
+    office.alive()
+    node = accepted(office, offered(office)).node
+    assert office.refusal(lambda: enabled(office, replace(ASK, renew=True), tried=(node,))) is Refusal.NODE_SILENT
 
 
 def test_revoking_a_renewed_consent_by_its_id_revokes_the_token_that_stands(office: Office):

@@ -11,9 +11,8 @@ import jwt
 import pytest
 
 from lab.certificates import Authority
+from oidc.key_set import Algorithm, read_key_set
 from provider.rest.bearer import BadBearer, Fault, parse, verify
-from provider.rest.jwks import read_key_set
-from provider.rest.settings import Algorithm
 from provider.settings import read
 from tests.rest_parts import RestCloud
 

@@ -9,6 +9,7 @@ import pytest
 
 from lab.certificates import Authority
 from tests.bearer_parts import jwk, jwks
+from tests.provider_parts import Ran
 from tests.rest_parts import RestCloud
 
 
@@ -67,6 +68,41 @@ def test_authorities_of_a_key_sets_server(still: RestCloud, tmp_path: Path):
             " algorithms: [RS256], home: false}\n"
         )
     ran = still.run("check-config")
+    assert (ran.code, str(bad) in ran.err) == (78, True)
+
+
+WATCH = "watch: {issuer: 'https://login.example/eva', client_id: page, %s}, "
+
+
+def page(still: RestCloud, more: str) -> Ran:
+    """check-config, where the tenants' page is on."""
+    still.place.config.write_text(still.place.config.read_text().replace("tenant_api:\n  {", f"tenant_api:\n  {{{WATCH % more}"))
+    assert "watch:" in still.place.config.read_text()
+    return still.run("check-config")
+
+
+def test_the_pages_client(still: RestCloud, tmp_path: Path):
+    secret = tmp_path / "client.secret"
+    secret.write_text("of-the-client\n")
+    secret.chmod(0o600)
+    ran = page(still, f"client_secret_file: {secret}")
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize(("mode", "content"), [(0o644, "of-the-client"), (0o600, ""), (0o600, None)])
+def test_a_clients_secret_that_cannot_be_used(still: RestCloud, tmp_path: Path, mode: int, content: str | None):
+    secret = tmp_path / "client.secret"
+    if content is not None:
+        secret.write_text(content)
+        secret.chmod(mode)
+    ran = page(still, f"client_secret_file: {secret}")
+    assert (ran.code, str(secret) in ran.err, "of-the-client" in ran.err) == (78, True, False)
+
+
+def test_authorities_of_the_pages_issuer(still: RestCloud, tmp_path: Path):
+    bad = tmp_path / "ca.pem"
+    bad.write_text("no certificate")
+    ran = page(still, f"ca: {bad}")
     assert (ran.code, str(bad) in ran.err) == (78, True)
 
 

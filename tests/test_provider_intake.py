@@ -90,6 +90,10 @@ def test_one_node_cannot_speak_on_anothers_topic(office: Office):
     assert office.refusal(lambda: office.ask(office.pen.request(), spoken_as="AzS-ERCS02")) is Refusal.WRONG_NODE
 
 
+def test_a_node_is_answered_on_its_own_topic(office: Office):
+    assert office.ask(office.pen.request(), spoken_as="AzS-ERCS01").node == "AzS-ERCS01"
+
+
 def test_a_node_ahead_of_the_store_gets_no_lease(office: Office):
     office.pen.seq = 1
     assert office.refusal(lambda: office.ask(office.pen.request())) is Refusal.AHEAD
@@ -267,6 +271,11 @@ def test_a_receipt_of_another_node_is_not_taken(office: Office):
     assert office.receive(office.pen, in_anothers_name).bad == 1
 
 
+def test_a_receipt_on_the_topic_of_nobody_who_is_enrolled_is_refused(office: Office):
+    stranger = Pen("AzS-ERCS09")
+    assert office.refusal(lambda: office.receive(stranger, stranger.receipt(Event.ENDED, jti()))) is Refusal.UNKNOWN_NODE
+
+
 def test_a_bad_receipt_keeps_no_lease_back(office: Office):
     answer = office.ask(office.pen.request(), ("no.token.atall", office.pen.receipt(Event.ENDED, jti())))
     assert (office.lease(answer)[0].receipts, answer.taken.bad) == (1, 1)
@@ -392,6 +401,14 @@ def test_a_node_ahead_says_how_far_it_is(office: Office):
     assert (lease.seq, lease.receipts, carried) == (17, 42, [])
 
 
+def test_a_node_ahead_that_sends_no_receipts_is_as_far_as_this_store_knows(office: Office):
+    office.receive(office.pen, *(office.pen.receipt(Event.ENDED, jti(), reason="vm-gone") for _ in range(2)))
+    office.pen.seq = 17
+    with pytest.raises(Ahead) as caught:
+        office.ask(office.pen.request())
+    assert caught.value.numbers == Numbers("AzS-ERCS01", 17, 2)
+
+
 def test_receipts_that_only_a_lost_store_had_are_noticed(office: Office):
     office.pen.number = 40
     receipts = tuple(office.pen.receipt(Event.ENDED, jti(), reason="vm-gone") for _ in range(2))
@@ -413,6 +430,12 @@ def test_a_repair_takes_nothing_back(office: Office):
     office.do(lambda desk: Intake(desk).repair(Numbers("AzS-ERCS01", 0, 0)))
     node = office.do(lambda desk: desk.books.node("AzS-ERCS01"))
     assert (node.seq, node.receipts) == (1, 1)
+
+
+def test_nobody_who_is_not_enrolled_is_repaired(office: Office):
+    assert (
+        office.refusal(lambda: office.do(lambda desk: Intake(desk).repair(Numbers("AzS-ERCS09", 1, 1)))) is Refusal.UNKNOWN_NODE
+    )
 
 
 # what another provider took

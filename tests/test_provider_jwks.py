@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import provider.rest.jwks
 from lab.certificates import Authority
-from provider.rest.jwks import MAX_BYTES, Keys, Unreachable, read_key_set
-from provider.rest.settings import Algorithm
+from oidc.key_set import Algorithm, read_key_set
+from provider.rest.jwks import MAX_BYTES, Keys, Unreachable
 from tests.bearer_parts import EDWARDS, PRIVATE, issuer, jwk, jwks, segment
 
 

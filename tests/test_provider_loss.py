@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from eva.consent import Consent
+from eva.consent import Access, Consent, Kind
 from eva.ending import Ending
 from eva.wire import Event
-from provider.consent.ask import Ask, Enabled
+from provider.consent.ask import Ask, Enabled, How
 from provider.consent.authority import Refusal
 from provider.consent.desk import Offer
 from provider.consent.disabling import disable_subscription
@@ -238,6 +238,29 @@ def test_a_call_places_what_has_no_node_at_once(cloud: Cloud):
     cloud.says(Event.ACCEPTED, found.consent.jti, uuid="u")
     assert isinstance(cloud.office.do(lambda desk: enable(desk, ask, 15_000, ())), Enabled)
     assert cloud.move() == Moves()
+
+
+def test_such_a_call_is_the_consent_as_it_was_or_is_refused(cloud: Cloud):
+    consent = cloud.granted()
+    cloud.says(Event.REFUSED, moved(cloud.lose()).jti, why="vm-unknown")
+    calls = (Ask(VM, "tenant", access=Access.KEYBOARD), Ask(VM, "tenant", kinds=frozenset(Kind)))
+    refusals = [
+        cloud.office.refusal(lambda ask=ask: cloud.office.do(lambda desk: enable(desk, ask, 15_000, ()))) for ask in calls
+    ]
+    assert refusals == [Refusal.CONFLICT] * 2
+    found = cloud.office.do(lambda desk: enable(desk, Ask(VM, "somebody else"), 15_000, ()))
+    assert isinstance(found, Offer)
+    assert (found.how, found.consent.giver, found.consent.access) == (How.REPEATED, consent.giver, consent.access)
+
+
+def test_such_a_call_may_renew_it(cloud: Cloud):
+    consent = cloud.granted()
+    cloud.says(Event.REFUSED, moved(cloud.lose()).jti, why="vm-unknown")
+    ask = Ask(VM, "tenant", access=Access.KEYBOARD, seconds=7200, renew=True)
+    found = cloud.office.do(lambda desk: enable(desk, ask, 15_000, ()))
+    assert isinstance(found, Offer)
+    assert (found.how, found.consent.cid, found.consent.access) == (How.RENEWED, consent.cid, Access.KEYBOARD)
+    assert (found.consent.kinds, found.consent.expires_at) == (consent.kinds, cloud.office.now + 7200)
 
 
 def test_such_a_call_is_refused_when_nobody_is_left(cloud: Cloud):

@@ -18,7 +18,7 @@ VM = Scope.parse(f"/subscriptions/{MINE}/resourceGroups/rg1/providers/Microsoft.
 THEIRS = Scope.parse(f"/subscriptions/{OTHER}/resourceGroups/rg1/providers/Microsoft.Compute/virtualMachines/vm1")
 SUBSCRIPTION = Scope.subscription(MINE)
 
-READS = {Action.SUBSCRIPTION_READ, Action.PROVIDERS_READ, Action.ACCESS_READ, Action.RECEIPT_READ}
+READS = {Action.SUBSCRIPTION_READ, Action.PROVIDERS_READ, Action.ACCESS_READ, Action.RECEIPT_READ, Action.WATCH_ACCESS}
 WRITES = READS | {Action.ENABLE_ACCESS, Action.DISABLE_ACCESS}
 ADMIN = set(Action) - WRITES
 

@@ -21,6 +21,7 @@ from provider.store.books import Books, Filed
 from provider.store.records import Records
 
 LISTED = 1000
+WATCHED = ", only while its giver watches"
 
 
 @click.group()
@@ -39,6 +40,7 @@ def consent() -> None:
 @click.option("--node", help="Default: the least loaded node that is alive.")
 @click.option("--giver", required=True, help="Who consents.")
 @click.option("--reason", default="")
+@click.option("--only-while-watched", "watched", is_flag=True, help="Operators look and type only while the giver watches.")
 @click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
 def consent_grant(settings: Settings, /, **wish: Any) -> None:
@@ -53,7 +55,7 @@ def consent_grant(settings: Settings, /, **wish: Any) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    scope = f"{' and '.join(sorted(wish['kinds']))}, {wish['access']}"
+    scope = f"{' and '.join(sorted(wish['kinds']))}, {wish['access']}" + (WATCHED if wish["watched"] else "")
     click.echo(f"consent {found['consent_id']} is accepted by {found['node']}: {scope}, for {', '.join(wish['operators'])}")
     click.echo(f"until {utc(found['expires_at'] * 1000)}, virtual machine {found['vm_uuid']}")
     click.echo("Please provide the following output to operator\n")
@@ -109,6 +111,7 @@ def _consent_row(filed: Filed) -> dict[str, Any]:
         "kinds": claims["kinds"],
         "access": claims["access"],
         "operators": claims["operators"],
+        "only_while_watched": claims["watched"],
         "giver": claims["sub"],
         "reason": claims["reason"],
         "issued_at": filed.issued_at,
@@ -143,7 +146,8 @@ def _show(tenure: Tenure) -> None:
     where = f"at {tenure.node}" if tenure.node is not None else "between two nodes"
     click.echo(f"{tenure.consent_id}\t{tenure.state}\t{where}\tuntil {utc(tenure.expires_at * 1000)}\tby {tenure.giver}")
     kinds, operators = " and ".join(sorted(tenure.kinds)), ", ".join(tenure.operators)
-    click.echo(f"  {kinds}, {tenure.access}, for {operators}" + (f"; {tenure.reason}" if tenure.reason else ""))
+    watched = WATCHED if tenure.watched else ""
+    click.echo(f"  {kinds}, {tenure.access}, for {operators}{watched}" + (f"; {tenure.reason}" if tenure.reason else ""))
     if len(tenure.stays) > 1:
         for stay in tenure.stays:
             click.echo(f"  {stay.node}\t{stay.state}\tsince {utc(stay.issued_at * 1000)}" + (f"\t{stay.why}" if stay.why else ""))

@@ -19,7 +19,9 @@ from provider.keys import BadKeyFile, Owner
 from provider.settings import Settings
 from provider.store.engine import BadStore
 from provider.store.key_sets import BadSuccession
+from provider.store.secret import BadSecret
 from provider.store.store import Store, StoreDown
+from web.assets import MissingAssets
 
 
 class Failure(click.ClickException):
@@ -43,7 +45,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (BadSettings, BadKeyFile, BadStore) as error:
+        except (BadSettings, BadKeyFile, BadStore, BadSecret, MissingAssets) as error:
             raise BadConfig(str(error)) from None
         except BadSuccession as error:
             raise Failure(error.why) from None

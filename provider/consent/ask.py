@@ -14,7 +14,8 @@ KINDS = frozenset(Kind)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`kinds`, `access`, `operators`: None is what stands already, and where nothing stands both, the keyboard, cloudadmin.
+    """`kinds`, `access`, `operators`, `watched`: None is what stands already, and where nothing stands both, the keyboard,
+    cloudadmin, and also while nobody watches.
 
     `seconds` from now. `renew`: what stands is replaced by this. `node`: the platform's own choice, None for the provider's.
     """
@@ -28,6 +29,7 @@ class Ask:
     reason: str = ""
     renew: bool = False
     node: str | None = None
+    watched: bool | None = None
 
     def scopes(self, standing: Consent | None = None) -> Scopes:
         """What is asked for, with what is left open filled in from the consent that stands."""
@@ -35,20 +37,22 @@ class Ask:
             kinds=self.kinds or (standing.kinds if standing else KINDS),
             access=self.access or (standing.access if standing else Access.KEYBOARD),
             operators=self.operators or (standing.operators if standing else OPERATORS),
+            watched=self.watched if self.watched is not None else standing is not None and standing.watched,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Scopes:
-    """What a consent lets whom do."""
+    """What a consent lets whom do. `watched`: only while its giver watches."""
 
     kinds: frozenset[Kind]
     access: Access
     operators: frozenset[Principal]
+    watched: bool
 
     @classmethod
     def of(cls, consent: Consent) -> Scopes:
-        return cls(consent.kinds, consent.access, consent.operators)
+        return cls(consent.kinds, consent.access, consent.operators, consent.watched)
 
 
 class How(StrEnum):

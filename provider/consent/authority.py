@@ -36,6 +36,8 @@ class Refusal(StrEnum):
     FEATURE_OFF = "feature-off"
     UNKNOWN_VM = "unknown-vm"  # no node has it
     CONFLICT = "conflict"  # what stands for this VM was asked for otherwise
+    NOT_WATCHABLE = "not-watchable"  # tenants can watch at none of the nodes that would have it
+    NOT_GIVER = "not-giver"  # somebody else consented
 
 
 class Refused(Exception):
@@ -155,7 +157,10 @@ def ranked(candidates: Sequence[Candidate], now_ms: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A node that was offered a consent in vain. `refused`: its signed word, empty where it said nothing; `why` for people."""
+    """A node that was offered a consent in vain. `refused`: its signed word, or NOT_WATCHABLE; empty where it said nothing.
+
+    `why` for people.
+    """
 
     node: str
     refused: str
@@ -167,6 +172,10 @@ def verdict(tries: Sequence[Failed]) -> Refused:
     said = "; ".join(f"{one.node} refused: {one.refused}" if one.refused else f"{one.node}: {one.why}" for one in tries)
     if any(not one.refused for one in tries):
         return Refused(Refusal.NODE_SILENT, f"{said}; nothing was granted")
+    unwatched = [one.node for one in tries if one.refused == Refusal.NOT_WATCHABLE]
+    if unwatched and all(one.refused in (Refusal.NOT_WATCHABLE, Reject.VM_UNKNOWN) for one in tries):
+        why = f"tenants cannot watch at {', '.join(unwatched)}: nothing was granted that stands only while one watches"
+        return Refused(Refusal.NOT_WATCHABLE, why)
     if all(one.refused == Reject.VM_UNKNOWN for one in tries):
         return Refused(Refusal.UNKNOWN_VM, f"no node knows this virtual machine ({said})")
     return Refused(Refusal.NODE_REFUSED, said)

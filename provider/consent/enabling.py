@@ -9,6 +9,7 @@ from eva.consent import Consent
 from provider.consent.ask import Ask, Enabled, How, Scopes
 from provider.consent.authority import ALIVE_MS, Refusal, Refused
 from provider.consent.desk import Desk, Offer, Terms
+from provider.consent.origin import origin_at
 from provider.store.books import Filed
 
 
@@ -50,9 +51,10 @@ def _check_same(ask: Ask, consent: Consent) -> None:
     """A repeat must not narrow or widen what stands, nor seem to. Raises Refused."""
     if ask.scopes(consent) != Scopes.of(consent):
         kinds, operators = " and ".join(sorted(consent.kinds)), ", ".join(sorted(map(str, consent.operators)))
+        watched = ", only while its giver watches" if consent.watched else ""
         raise Refused(
             Refusal.CONFLICT,
-            f"another consent is in force ({kinds}, {consent.access}, for {operators}): renew it, or withdraw it first",
+            f"another consent is in force ({kinds}, {consent.access}, for {operators}{watched}): renew it, or withdraw it first",
         )
 
 
@@ -63,7 +65,11 @@ def _renewal(desk: Desk, ask: Ask, standing: Filed, answer_ms: int, tried: Colle
         silent = f"{standing.node}, which has the consent, has not been heard for more than {ALIVE_MS // 1000} s"
         raise Refused(Refusal.NODE_SILENT, f"{silent}: the consent stands as it was, and moves when the node counts as lost")
     consent = standing.consent()
-    return desk.place([node.name], desk.terms(ask, consent), consent.cid, answer_ms, How.RENEWED)
+    terms = desk.terms(ask, consent)
+    if terms.scopes.watched and origin_at(desk.records, standing) is None:
+        why = f"tenants cannot watch at {node.name}: the consent stands as it was"
+        raise Refused(Refusal.NOT_WATCHABLE, why)
+    return desk.place([node.name], terms, consent.cid, answer_ms, How.RENEWED)
 
 
 def _homecoming(desk: Desk, ask: Ask, consent: Consent, answer_ms: int, tried: Collection[str]) -> Offer:

@@ -16,6 +16,7 @@ from eva.whereabouts import Query
 from eva.wire import MAX_REVOCATIONS, Envelope, Event, Lease, LeaseRequest, Receipt
 from provider.consent.authority import ROLLED_BACK, AnchorVerdict, RecentNonces, Refusal, Refused, confirms, judge_anchor, taken
 from provider.consent.desk import Desk
+from provider.consent.origin import origin_of
 from provider.store.books import Enrolled, Filed, Notice
 
 log = logging.getLogger("provider.consent.intake")
@@ -248,6 +249,9 @@ class Intake:
 
     def _answered(self, receipt: Receipt, filed: Filed) -> None:
         said = {"answer": str(receipt.event), "uuid": receipt.fact("uuid"), "why": receipt.fact("why")}
+        if receipt.event is Event.ACCEPTED and filed.consent().watched and origin_of(receipt) is None:
+            # its giver could never look, so that nothing would ever open: as good as refused
+            said["why"] = str(Refusal.NOT_WATCHABLE)
         self._books.update_consent(filed.jti, answered_ms=receipt.at_ms, **said)
         if receipt.event is Event.ACCEPTED and (filed.jti != filed.cid or filed.jti in self._awaited):
             # of a renewal or a move the giver has the consent, so nobody need be told before it counts

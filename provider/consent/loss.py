@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from eva.ending import Ending
 from eva.wire import Event
 from provider.consent.ask import How
-from provider.consent.authority import ALIVE_MS, Refused
+from provider.consent.authority import ALIVE_MS, Refusal, Refused
 from provider.consent.desk import Desk, Offer, Terms
 from provider.store.books import Enrolled, Filed, Notice
 from provider.store.records import Records
@@ -93,7 +93,7 @@ def _offer(desk: Desk, filed: Filed, lost: Sequence[str], answer_ms: int) -> Off
     if any(one.under_way(desk.now_ms) for one in since):
         return None
     # a node that said no is not asked again; the lost one, once it is back, is: it may be the only one that has the VM
-    refused = {one.node for one in since if one.answer == Event.REFUSED}
+    refused = {one.node for one in since if one.answer == Event.REFUSED or one.why == Refusal.NOT_WATCHABLE}
     silent = {one.node for one in since if one.answer is None}
     left = sorted((name for name in desk.nodes_for(lost) if name not in refused), key=lambda name: name in silent)
     if not left:

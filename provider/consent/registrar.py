@@ -31,6 +31,7 @@ from provider.consent.loss import Hearing, Moves, is_work, lost_nodes, move
 from provider.consent.receipt import document
 from provider.consent.standing import MOST, Standing, standing
 from provider.consent.waits import Waits
+from provider.consent.watching import Watching
 from provider.keys import Signers
 from provider.meters import Meters
 from provider.settings import Limits
@@ -67,6 +68,7 @@ class Registrar:
         self._offered_here: set[str] = set()  # the jtis of offers whose callers wait in this process
         self._ahead: dict[str, Numbers] = {}  # by enrolled node, what only `repair` mends
         self._answer_ms = limits.receipt_seconds * 1000 + SWEEP_MARGIN_MS
+        self.watching = Watching(store, signers, wall_ms, random_jti)
 
     async def _decide(self, decide: Callable[[Desk], T]) -> T:
         def in_transaction(connection: Connection) -> T:
@@ -220,7 +222,8 @@ class Registrar:
         notice = await self._decide(lambda desk: desk.take_back(jti))
         self._waits.wake(jti)
         filed = await self._token(jti)
-        refused = filed.why or "" if filed is not None and filed.answer == Event.REFUSED else ""
+        said_no = filed is not None and (filed.answer == Event.REFUSED or filed.why == Refusal.NOT_WATCHABLE)
+        refused = filed.why or "" if filed is not None and said_no else ""
         log.warning("consent %s not granted: %s %s", offer.consent.cid, node, f"refused: {refused}" if refused else why)
         if notice is None:
             return Failed(node, "", f"{why}; what stood before stands, unless the node took the renewal and could not say so")

@@ -15,6 +15,7 @@ from eva.members import BadMember, Json
 from eva.resource_id import ResourceId
 from eva.wire import Receipt
 from provider.consent.features import FeatureBooks
+from provider.consent.origin import origin_at
 from provider.store.books import Filed, Notice, State, claims_of
 from provider.store.records import Records
 
@@ -54,7 +55,10 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """One consent over its renewals and moves. `node`: who has it, None while it is between two. `ending`: empty while none."""
+    """One consent over its renewals and moves. `node`: who has it, None while it is between two. `ending`: empty while none.
+
+    `watched`: it stands only while its giver watches. `origin`: where he can, None for nowhere.
+    """
 
     consent_id: str
     state: State
@@ -64,11 +68,13 @@ class Tenure:
     kinds: frozenset[Kind]
     access: Access
     operators: tuple[str, ...]
+    watched: bool
     reason: str
     issued_at: int
     expires_at: int
     uuid: str
     ending: str
+    origin: str | None
     stays: tuple[Stay, ...]
     visits: tuple[Visit, ...]
     cuts: tuple[Notice, ...]
@@ -104,32 +110,34 @@ def standing(records: Records, features: FeatureBooks, resource_id: ResourceId, 
 
 def _tenure(records: Records, cid: str, now: int) -> Tenure:
     tokens = records.tokens_of(cid)
-    leading = _leading(tokens, now)
-    consent = leading.consent()
-    state = leading.state(now)
+    filed = leading(tokens, now)
+    consent = filed.consent()
+    state = filed.state(now)
     cuts = records.revocations_of(tokens)
     told = records.newest_recorded(cid, MAX_RECORDS)
     return Tenure(
         consent_id=cid,
         state=state,
-        node=None if state is State.MOVING else leading.node,
+        node=None if state is State.MOVING else filed.node,
         resource_id=consent.resource_id,
         giver=consent.giver,
         kinds=consent.kinds,
         access=consent.access,
         operators=tuple(sorted(map(str, consent.operators))),
+        watched=consent.watched,
         reason=consent.reason,
         issued_at=min(one.issued_at for one in tokens),
-        expires_at=leading.expires_at,
-        uuid=leading.uuid or "",
-        ending=_ending(leading, state, cuts),
+        expires_at=filed.expires_at,
+        uuid=filed.uuid or "",
+        ending=ending(filed, state, cuts),
+        origin=origin_at(records, filed) if state is State.GRANTED else None,
         stays=tuple(_stay(one, now) for one in tokens),
         visits=visits(Receipt.from_claims(claims_of(token)) for token in told),
         cuts=tuple(cuts),
     )
 
 
-def _leading(tokens: Sequence[Filed], now: int) -> Filed:
+def leading(tokens: Sequence[Filed], now: int) -> Filed:
     """The token that says how the consent is: what stands, else what is between two nodes, else the newest that was granted."""
     ranks = {State.GRANTED: 3, State.MOVING: 2, State.OFFERED: 1}
 
@@ -139,14 +147,14 @@ def _leading(tokens: Sequence[Filed], now: int) -> Filed:
     return max(tokens, key=rank)
 
 
-def _ending(leading: Filed, state: State, cuts: Sequence[Notice]) -> str:
+def ending(filed: Filed, state: State, cuts: Sequence[Notice]) -> str:
     if state is State.REVOKED:
-        mine = [Revocation.from_claims(claims_of(cut.token)) for cut in cuts if cut.node == leading.node]
-        covering = [one for one in mine if one.consent == leading.jti or (one.issued_by or 0) >= leading.issued_at]
+        mine = [Revocation.from_claims(claims_of(cut.token)) for cut in cuts if cut.node == filed.node]
+        covering = [one for one in mine if one.consent == filed.jti or (one.issued_by or 0) >= filed.issued_at]
         return covering[0].reason.word if covering else ""
     if state is State.EXPIRED:
         return "consent-expired"
-    return leading.ended_reason or ""
+    return filed.ended_reason or ""
 
 
 def _stay(filed: Filed, now: int) -> Stay:

@@ -31,6 +31,14 @@ class Keychain:
         self.issuers = {issuer.name: issuer for issuer in identity.issuers}
         self.keys = {issuer.name: Keys(issuer) for issuer in identity.issuers}
 
+    async def caller(self, token: str, audiences: tuple[str, ...]) -> Caller:
+        """Whom this access token names. Raises BadBearer, Unreachable."""
+        found = parse(token, self.issuers)
+        key = await self.keys[found.issuer.name].key(found.kid, found.algorithm)
+        if key is None:
+            raise BadBearer(Fault.INVALID, "The access token is invalid: its issuer has no such key.")
+        return verify(found, key, audiences, int(time.time()))
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -88,11 +96,7 @@ class Admission:
 
     async def _caller(self, request: Request) -> Caller:
         try:
-            token = parse(bearer(request.headers.getlist("authorization")), self._keychain.issuers)
-            key = await self._keychain.keys[token.issuer.name].key(token.kid, token.algorithm)
-            if key is None:
-                raise BadBearer(Fault.INVALID, "The access token is invalid: its issuer has no such key.")
-            return verify(token, key, self._audiences, int(time.time()))
+            return await self._keychain.caller(bearer(request.headers.getlist("authorization")), self._audiences)
         except BadBearer as error:
             raise self._unauthenticated(error) from None
         except Unreachable:

@@ -13,22 +13,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from eva.token import unb64
+from oidc.key_set import Algorithm, PublicKey
 from provider.rest.caller import MAX_GROUPS, Caller, is_id
-from provider.rest.settings import Algorithm, Issuer
+from provider.rest.settings import Issuer
 
 MAX_BYTES = 16_384  # a token with 200 groups is about 9 KB
 MAX_TIME = 1 << 40
 MAX_NAME = 96
-
-PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 # `typ` is optional (RFC 7519 5.1) and compares without regard to case (RFC 7515 4.1.9); at+jwt is RFC 9068's
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})

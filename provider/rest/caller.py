@@ -21,6 +21,8 @@ from eva.resource_id import is_guid
 MAX_GROUPS = 256
 MAX_GIVER = 128  # of a consent's `sub`: eva.consent
 
+_NAMED = re.compile(r".* \(([^ ()]+)\)")
+
 _ID = re.compile(r"(?!group:)[A-Za-z0-9._@+|=:/~-]{1,128}", re.ASCII)
 
 
@@ -70,4 +72,12 @@ class Caller:
     def giver(self) -> str:
         """How a consent names who gave it: the name, for people, and the id, which nobody else has, as far as there is room."""
         fuller = [f"{self.name} ({self.principal})", self.principal] if self.name else [self.principal]
-        return next((text for text in fuller if len(text) <= MAX_GIVER), self.id)
+        return next((text for text in fuller if len(text) <= MAX_GIVER), f"#{self.id}"[:MAX_GIVER])
+
+    def gave(self, giver: str) -> bool:
+        """Whether this is who gave a consent with this `sub`: the id decides, for a name is what its bearer made it.
+
+        Where there was no room for the issuer it is nobody: two issuers can have one id.
+        """
+        named = _NAMED.fullmatch(giver)
+        return (named[1] if named is not None else giver) == self.principal

@@ -27,10 +27,11 @@ log = logging.getLogger("provider.rest")
 class Front:
     """The ASGI application around an endpoint's own."""
 
-    def __init__(self, app: FastAPI, endpoint: str, meters: Meters) -> None:
+    def __init__(self, app: FastAPI, endpoint: str, meters: Meters, max_query: int = MAX_QUERY) -> None:
         self._app = app
         self._endpoint = endpoint
         self._meters = meters
+        self._max_query = max_query
         self._templates = templates(app)
         self._under_way = 0
 
@@ -44,16 +45,17 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                given = {name for name, _ in message["headers"]}  # in small letters, as ASGI has them
                 added = [(name.encode(), value.encode("latin-1", "replace")) for name, value in exchange.answer_headers().items()]
-                message = {**message, "headers": [*message["headers"], *added]}
+                message = {**message, "headers": [*message["headers"], *(one for one in added if one[0] not in given)]}
             await send(message)
 
         try:
             if "content-length" in headers and "transfer-encoding" in headers:
                 # RFC 9112 6.3: two programs that believe one of them each see different requests behind it
                 raise ArmError(400, "BadRequest", "The request has both a length and a coding.", headers={"connection": "close"})
-            if len(scope["query_string"]) > MAX_QUERY:
-                raise ArmError(400, "InvalidRequestUri", f"The query is longer than {MAX_QUERY} characters.")
+            if len(scope["query_string"]) > self._max_query:
+                raise ArmError(400, "InvalidRequestUri", f"The query is longer than {self._max_query} characters.")
             scope["path"] = folded(segments(scope["raw_path"]), self._templates)
             await self._bounded(scope, receive, answer)
         except ArmError as error:
@@ -98,6 +100,8 @@ _REFUSED = {
     Refusal.TOO_LONG: (400, "InvalidParameter"),
     Refusal.NO_CONSENT: (404, "ConsentNotFound"),
     Refusal.CONFLICT: (409, "Conflict"),
+    Refusal.NOT_GIVER: (403, "AuthorizationFailed"),
+    Refusal.NOT_WATCHABLE: (409, "WatchingNotPossible"),
     Refusal.NODE_REFUSED: (409, "NodeRefused"),
     Refusal.TOO_SOON: (429, "TooManyRequests"),
     Refusal.NO_NODE: (503, "NoNodeAvailable"),

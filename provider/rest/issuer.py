@@ -13,7 +13,8 @@ import jwt
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from eva.token import SigningKey, b64
-from provider.rest.settings import Algorithm, Issuer
+from oidc.key_set import Algorithm
+from provider.rest.settings import Issuer
 
 
 def key_set(key: SigningKey) -> bytes:

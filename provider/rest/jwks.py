@@ -9,22 +9,16 @@ tokens say; it is fetched anew after an hour, and what could not be fetched for 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import ssl
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from provider.rest.bearer import PublicKey
-from provider.rest.settings import Algorithm, Issuer
+from oidc.key_set import Algorithm, KeySet, PublicKey, read_key_set
+from provider.rest.settings import Issuer
 
 REFRESH_SECONDS = 30.0
 FIRST_SECONDS = 3.0  # the same, while there has not been one answer
@@ -32,8 +26,6 @@ FRESH_SECONDS = 3_600.0
 STALE_SECONDS = 86_400.0
 FETCH_SECONDS = 5.0
 MAX_BYTES = 262_144
-MAX_KEYS = 64
-LEAST_RSA_BITS = 2048
 
 log = logging.getLogger("provider.rest.jwks")
 
@@ -43,61 +35,6 @@ class Unreachable(Exception):
         self.issuer = issuer
         self.why = why
         super().__init__(f"{issuer}: {why}")
-
-
-KeySet = Mapping[tuple[str, Algorithm], PublicKey]
-
-
-def read_key_set(raw: bytes) -> KeySet:
-    """The signature keys of a JWKS that can be used here, by `kid` and algorithm. Raises ValueError.
-
-    Others are left out: a set may hold keys for encryption, or of kinds that nobody here reads (RFC 7517 5). A `kid` with two
-    keys of one kind names neither.
-    """
-    try:
-        document = json.loads(raw)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    listed = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
-        raise ValueError(f"no key set of at most {MAX_KEYS} keys")
-    found: dict[tuple[str, Algorithm], PublicKey] = {}
-    twice: set[tuple[str, Algorithm]] = set()
-    for entry in listed:
-        usable = _usable(entry) if isinstance(entry, dict) else None
-        if usable is not None:
-            name, key = usable
-            if name in found:
-                twice.add(name)
-            found[name] = key
-    return {name: key for name, key in found.items() if name not in twice}
-
-
-def _usable(entry: dict[str, object]) -> tuple[tuple[str, Algorithm], PublicKey] | None:
-    kid, operations = entry.get("kid"), entry.get("key_ops", ["verify"])
-    if (
-        not isinstance(kid, str)
-        or entry.get("use", "sig") != "sig"
-        or not isinstance(operations, list)
-        or "verify" not in operations
-    ):
-        return None
-    try:
-        key = jwt.PyJWK(dict(entry)).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-        return None
-    match key:
-        case RSAPublicKey() if key.key_size >= LEAST_RSA_BITS:
-            algorithm = Algorithm.RS256
-        case EllipticCurvePublicKey() if isinstance(key.curve, SECP256R1):
-            algorithm = Algorithm.ES256
-        case Ed25519PublicKey():
-            algorithm = Algorithm.EDDSA
-        case _:  # a private or symmetric key among them, or one that is too weak
-            return None
-    if entry.get("alg", str(algorithm)) != str(algorithm):
-        return None
-    return (kid, algorithm), key
 
 
 class Keys:

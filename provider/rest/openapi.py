@@ -35,8 +35,11 @@ _WITH_BODY = {
     413: "The request's content is longer than 64 KiB.",
     415: "The request's content is not application/json.",
 }
+_WATCHING = {
+    409: "Tenants cannot watch at the node that serves the consent.",
+}
 _GRANTING = {
-    409: "The feature is not enabled, a consent with other scopes is in force, or a node refuses.",
+    409: "The feature is not enabled, a consent with other scopes is in force, a node refuses, or nobody could watch.",
     504: "No node has answered in time; nothing is left half granted.",
 }
 
@@ -65,6 +68,7 @@ ENABLE_BODY = _body(
         "durationInSeconds": _or_null({"type": "integer", "minimum": 1, "maximum": MAX_SECONDS, "default": MAX_SECONDS}),
         "reason": _or_null({"type": "string", "maxLength": MAX_REASON, "pattern": "^[ -~]*$"}),
         "renew": _or_null({"type": "boolean", "default": False}),
+        "onlyWhileWatched": _or_null({"type": "boolean"}),
     },
     example={"kinds": ["serial"], "access": "keyboard", "durationInSeconds": 3600, "reason": "ssh does not answer"},
 )
@@ -102,11 +106,12 @@ def operation(
     *,
     body: Document | None = None,
     grants: bool = False,
+    watches: bool = False,
     public: bool = False,
 ) -> Document:
     """The arguments of FastAPI's route decorators. `shape`: a model of shapes, None for an answer without content."""
     errors = {status: why for status, why in _ALWAYS.items() if not (public and status in (401, 403, 429))}
-    errors |= (_WITH_BODY if body is not None else {}) | (_GRANTING if grants else {})
+    errors |= (_WITH_BODY if body is not None else {}) | (_GRANTING if grants else {}) | (_WATCHING if watches else {})
     answers: dict[int | str, Document] = {status: {"model": ErrorAnswer, "description": why} for status, why in errors.items()}
     answers[200] = {"description": "Done."} if shape is None else {"model": shape, "description": "Done."}
     version = {"type": "string", "enum": list(versions.supported)}

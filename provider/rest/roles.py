@@ -22,6 +22,7 @@ class Action(StrEnum):
     RECEIPT_READ = "Microsoft.Compute/virtualMachines/vmAccess/receipt/read"
     ENABLE_ACCESS = "Microsoft.Compute/virtualMachines/enableVmAccess/action"
     DISABLE_ACCESS = "Microsoft.Compute/virtualMachines/disableVmAccess/action"
+    WATCH_ACCESS = "Microsoft.Compute/virtualMachines/watchVmAccess/action"
     FEATURES_READ = "Microsoft.Compute.Admin/locations/features/read"
     ENABLE_SUBSCRIPTION = "Microsoft.Compute.Admin/locations/features/enableTenantSubscriptionFeature/action"
     DISABLE_SUBSCRIPTION = "Microsoft.Compute.Admin/locations/features/disableTenantSubscriptionFeature/action"
@@ -44,7 +45,8 @@ class Role(StrEnum):
         raise ValueError(f"a role is one of {', '.join(cls)}")
 
 
-_READS = {Action.SUBSCRIPTION_READ, Action.PROVIDERS_READ, Action.ACCESS_READ, Action.RECEIPT_READ}
+# Who gave a consent and has become a mere reader since may still look on at what he consented to, and stop it.
+_READS = {Action.SUBSCRIPTION_READ, Action.PROVIDERS_READ, Action.ACCESS_READ, Action.RECEIPT_READ, Action.WATCH_ACCESS}
 _WRITES = {*_READS, Action.ENABLE_ACCESS, Action.DISABLE_ACCESS}
 
 # An administrator decides who may consent and can consent for nobody; an owner cannot enable his own subscription.

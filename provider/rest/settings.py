@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from eva.endpoint import address, path, port
 from eva.resource_id import is_guid
 from eva.strict_yaml import Section
+from oidc.key_set import Algorithm
+from oidc.settings import Registration, registration
 
 MOST_ISSUERS = 8
 
 _REGION = re.compile(r"[a-z0-9]{1,32}", re.ASCII)
 _CLAIM = re.compile(r"[A-Za-z0-9_.:/-]{1,128}", re.ASCII)
-
-
-class Algorithm(StrEnum):
-    """How a caller's token may be signed (RFC 7518 3.1, RFC 8037 3.1); no other is taken."""
-
-    RS256 = "RS256"
-    ES256 = "ES256"
-    EDDSA = "EdDSA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +75,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """All of the REST. `region`: this cloud's one location."""
+    """All of the REST. `region`: this cloud's one location. `watch`: who we are where tenants sign in to watch; None: no page."""
 
     region: str
     tenant: ApiListener
     admin: AdminApi
     identity: Identity
+    watch: Registration | None = None
 
 
 def rest(top: Section) -> Rest | None:
@@ -96,6 +90,7 @@ def rest(top: Section) -> Rest | None:
     if not any(top.has(key) for key in ("tenant_api", "admin_api", "identity")):
         return None
     tenant = _listener(section := top.section("tenant_api"), 8444)
+    watch = _watch(section.section("watch")) if section.has("watch") else None
     section.nothing_else()
     section = top.section("admin_api")
     admin = AdminApi(_listener(section, 8445), section.convert("subscription", guid))
@@ -104,7 +99,20 @@ def rest(top: Section) -> Rest | None:
     if admin.listener.url == tenant.url:
         raise section.fault("url", "is tenant_api's")
     section.nothing_else()
-    return Rest(region, tenant, admin, _identity(top.section("identity")))
+    identity = _identity(top.section("identity"))
+    if watch is not None and watch.client.issuer not in {one.name for one in identity.issuers}:
+        raise (
+            top.section("tenant_api")
+            .section("watch")
+            .fault("issuer", "is none of identity.issuers: its tokens count for nothing")
+        )
+    return Rest(region, tenant, admin, identity, watch)
+
+
+def _watch(section: Section) -> Registration:
+    found = registration(section)
+    section.nothing_else()
+    return found
 
 
 def _listener(section: Section, default_port: int) -> ApiListener:

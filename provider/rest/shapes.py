@@ -12,11 +12,15 @@ from pydantic.alias_generators import to_camel
 from provider.consent.ask import Enabled
 from provider.consent.letters import Cut
 from provider.consent.standing import Standing, Stay, Tenure, Visit
+from provider.consent.watching import Pass
 from provider.rest.arm import JSON
 from provider.store.books import Notice, State
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Guid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+WatchLink = Annotated[
+    str | None, Field(description="The giver's page, which holds no secret. Absent where tenants cannot watch.")
+]
 ErcsName = Annotated[str, Field(alias="ERCSName", description="The emergency recovery console node that serves the consent.")]
 
 
@@ -29,6 +33,13 @@ class Shape(BaseModel):
 def answer(shape: Shape) -> Response:
     """What is not known is left out."""
     return Response(shape.model_dump_json(by_alias=True, exclude_none=True), media_type=JSON)
+
+
+def secret(shape: Shape) -> Response:
+    """An answer that holds a token, or was given for one."""
+    found = answer(shape)
+    found.headers["cache-control"] = "no-store"
+    return found
 
 
 def when(ms: int) -> str:
@@ -68,11 +79,13 @@ class EnabledAnswer(Shape):
     kinds: list[str]
     access: str
     operators: list[str]
+    only_while_watched: bool
     connect_command: str
     delete_command: str
+    watch_link: WatchLink = None
 
     @classmethod
-    def of(cls, enabled: Enabled, resource_id: str) -> EnabledAnswer:
+    def of(cls, enabled: Enabled, resource_id: str, watch_link: str | None) -> EnabledAnswer:
         consent = enabled.consent
         return cls(
             ercs_name=consent.node,
@@ -85,9 +98,23 @@ class EnabledAnswer(Shape):
             kinds=sorted(consent.kinds),
             access=str(consent.access),
             operators=sorted(map(str, consent.operators)),
+            only_while_watched=consent.watched,
             connect_command=f"ConnectTo-TenantVm -ResourceID {resource_id}",
             delete_command=f"Delete-TenantVMSession -ResourceID {resource_id}",
+            watch_link=watch_link,
         )
+
+
+class WatchAnswer(Shape):
+    """`watchToken`: for the websocket `watchUrl`, once, until `expiresAt`."""
+
+    watch_token: str
+    watch_url: str
+    expires_at: Time
+
+    @classmethod
+    def of(cls, admitted: Pass) -> WatchAnswer:
+        return cls(watch_token=admitted.token, watch_url=admitted.url, expires_at=when(admitted.expires_at * 1000))
 
 
 class CutShape(Shape):
@@ -181,6 +208,7 @@ class ConsentShape(Shape):
     kinds: list[str]
     access: str
     operators: list[str]
+    only_while_watched: bool
     issued_on: Time
     expires_on: Time
     virtual_machine_uuid: str
@@ -200,6 +228,7 @@ class ConsentShape(Shape):
             kinds=sorted(tenure.kinds),
             access=str(tenure.access),
             operators=list(tenure.operators),
+            only_while_watched=tenure.watched,
             issued_on=when(tenure.issued_at * 1000),
             expires_on=when(tenure.expires_at * 1000),
             virtual_machine_uuid=tenure.uuid,
@@ -219,12 +248,14 @@ class AccessAnswer(Shape):
     state: State | Literal["none"]
     ercs_name: Annotated[str | None, Field(alias="ERCSName")] = None
     expires_on: Time | None = None
+    only_while_watched: bool | None = None
+    watch_link: WatchLink = None
     connected: list[VisitShape]
     consent: ConsentShape | None = None
     earlier: list[ConsentShape]
 
     @classmethod
-    def of(cls, standing: Standing, resource_id: str) -> AccessAnswer:
+    def of(cls, standing: Standing, resource_id: str, watch_link: str | None) -> AccessAnswer:
         current = standing.current
         return cls(
             id=f"{resource_id}/vmAccess",
@@ -232,6 +263,8 @@ class AccessAnswer(Shape):
             state="none" if current is None else current.state,
             ercs_name=None if current is None else current.node,
             expires_on=None if current is None else when(current.expires_at * 1000),
+            only_while_watched=None if current is None else current.watched,
+            watch_link=watch_link,
             connected=[] if current is None else [VisitShape.of(one) for one in current.connected()],
             consent=None if current is None else ConsentShape.of(current),
             earlier=[ConsentShape.of(one) for one in standing.earlier],

@@ -18,13 +18,14 @@ from provider.rest.request_body import Body
 from provider.rest.roles import Action
 from provider.rest.scope import Scope
 from provider.rest.settings import Rest
-from provider.rest.shapes import AccessAnswer, DisabledAnswer, EnabledAnswer, ReceiptAnswer, answer
+from provider.rest.shapes import AccessAnswer, DisabledAnswer, EnabledAnswer, ReceiptAnswer, WatchAnswer, answer, secret
 from provider.store.records import Mark
 from provider.store.store import StoreThread
 
 MACHINE_PATH = (
     "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/virtualMachines/{vmName}"
 )
+WATCH_PATH = "/watch/"  # of the tenants' pages (provider.watch), each at its consent's id
 MOST_EARLIER = 50
 EARLIER = 10
 
@@ -46,8 +47,10 @@ def tenant_app(rest: Rest, registrar: Registrar, store: StoreThread, keychain: K
     )
     admission = Admission(rest.tenant, rest.region, keychain, store)
     serve_metadata(app, Directory(rest, rest.tenant, admission, store, TENANT_PROVIDERS, None))
-    _serve_consents(app, admission, registrar)
-    _serve_records(app, admission, registrar)
+    # where no page is, the link is absent whatever the nodes have
+    pages = None if rest.watch is None else f"{rest.tenant.url}{WATCH_PATH}"
+    _serve_consents(app, admission, registrar, pages)
+    _serve_records(app, admission, registrar, pages)
     serve_document(app, rest.tenant.url)
     return app
 
@@ -74,12 +77,13 @@ def ask_of(raw: bytes, resource_id: ResourceId, giver: str) -> Ask:
         seconds=found.integer("durationInSeconds", 1, MAX_SECONDS) if found.has("durationInSeconds") else MAX_SECONDS,
         reason=found.text("reason", MAX_REASON) if found.has("reason") else "",
         renew=found.truth("renew") if found.has("renew") else False,
+        watched=found.truth("onlyWhileWatched") if found.has("onlyWhileWatched") else None,
     )
     found.nothing_else()
     return ask
 
 
-def _serve_consents(app: FastAPI, admission: Admission, registrar: Registrar) -> None:
+def _serve_consents(app: FastAPI, admission: Admission, registrar: Registrar, pages: str | None) -> None:
     described = operation(
         "enableVmAccess",
         "Consents, and answers once a node has accepted.",
@@ -95,7 +99,11 @@ def _serve_consents(app: FastAPI, admission: Admission, registrar: Registrar) ->
         vm = machine(request)
         admitted = await admission.admit(request, VM, Action.ENABLE_ACCESS, Scope.of(vm))
         ask = ask_of(await body(request), vm, admitted.caller.giver)
-        return answer(EnabledAnswer.of(await registrar.enable_access(ask), str(vm)))
+        if ask.watched and pages is None:
+            raise ArmError(409, "WatchingNotPossible", "Tenants cannot watch in this cloud: leave it out.", "onlyWhileWatched")
+        enabled = await registrar.enable_access(ask)
+        origin = None if pages is None else await registrar.watching.origin(enabled.consent)
+        return answer(EnabledAnswer.of(enabled, str(vm), _link(pages, enabled.consent.cid, origin)))
 
     described = operation(
         "disableVmAccess", "Withdraws consent; the answer says when each node has cut.", VM, _PLACE, DisabledAnswer, body=NO_BODY
@@ -108,8 +116,25 @@ def _serve_consents(app: FastAPI, admission: Admission, registrar: Registrar) ->
         Body.parse(await body(request)).nothing_else()
         return answer(DisabledAnswer.of(await registrar.disable_access(vm)))
 
+    described = operation(
+        "watchVmAccess",
+        "A token by which the consent's giver watches at its node.",
+        VM,
+        _PLACE,
+        WatchAnswer,
+        body=NO_BODY,
+        watches=True,
+    )
 
-def _serve_records(app: FastAPI, admission: Admission, registrar: Registrar) -> None:
+    @app.post(f"{MACHINE_PATH}/watchVmAccess", **described)
+    async def watch(request: Request) -> Response:
+        vm = machine(request)
+        admitted = await admission.admit(request, VM, Action.WATCH_ACCESS, Scope.of(vm))
+        Body.parse(await body(request)).nothing_else()
+        return secret(WatchAnswer.of(await registrar.watching.admit_to_machine(vm, admitted.caller.gave)))
+
+
+def _serve_records(app: FastAPI, admission: Admission, registrar: Registrar, pages: str | None) -> None:
     described = operation(
         "getVmAccess", "What stands, who is or was connected, and what came before.", VM, [*_PLACE, _TOP], AccessAnswer
     )
@@ -118,7 +143,10 @@ def _serve_records(app: FastAPI, admission: Admission, registrar: Registrar) -> 
     async def access(request: Request) -> Response:
         vm = machine(request)
         await admission.admit(request, VM, Action.ACCESS_READ, Scope.of(vm))
-        return answer(AccessAnswer.of(await registrar.standing(vm, _top(request)), str(vm)))
+        standing = await registrar.standing(vm, _top(request))
+        current = standing.current
+        link = None if current is None else _link(pages, current.consent_id, current.origin)
+        return answer(AccessAnswer.of(standing, str(vm), link))
 
     described = operation(
         "getVmAccessReceipt",
@@ -133,6 +161,11 @@ def _serve_records(app: FastAPI, admission: Admission, registrar: Registrar) -> 
         vm = machine(request)
         await admission.admit(request, VM, Action.RECEIPT_READ, Scope.of(vm))
         return Response(await registrar.receipt(vm, _consent_id(request), _after(request)), media_type=JSON)
+
+
+def _link(pages: str | None, cid: str, origin: str | None) -> str | None:
+    """The page of a consent, where there are pages and its node can be watched at."""
+    return None if pages is None or origin is None else f"{pages}{cid}"
 
 
 def _one(request: Request, name: str) -> str | None:

@@ -137,6 +137,12 @@ class Records:
         rows = select(*_SAID, receipts.c.token).where(mine).order_by(*_SAID).limit(most)
         return [Said(Mark(kid, number), token) for kid, number, token in self._connection.execute(rows)]
 
+    def accepted(self, jti: str, node: str) -> str | None:
+        """The receipt by which this node accepted this token."""
+        mine = and_(receipts.c.about == jti, receipts.c.event == str(Event.ACCEPTED), receipts.c.node == node)
+        newest = select(receipts.c.token).where(mine).order_by(receipts.c.received_ms.desc()).limit(1)
+        return self._connection.scalar(newest)
+
     def newest_recorded(self, cid: str, most: int) -> list[str]:
         """The newest receipts that tell a record of this consent, by key and number."""
         mine = and_(receipts.c.about == cid, receipts.c.event == str(Event.RECORDED))

@@ -57,7 +57,7 @@ class Store:
         self._engine = open_engine(place, create=create)
         try:
             self._check(create=create, whole=whole, old=old)
-        except BaseException:
+        except BaseException:  # whatever it is, nobody has the store to close it
             self.close()
             raise
 
@@ -149,7 +149,7 @@ class _Write:
         try:
             with connection.begin_nested():
                 self._given = self._decide(connection)
-        except Exception as error:
+        except Exception as error:  # a decision may raise what it likes: its caller alone is told, those beside it go on
             if isinstance(error, DBAPIError) and not isinstance(error, OURS):
                 raise
             self._raised = error

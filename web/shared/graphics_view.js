@@ -7,7 +7,7 @@ import { initLogging } from "../vendor/novnc/core/util/logging.js";
 
 const SUBPROTOCOL = "eva.vnc.v1";
 
-initLogging("error"); // what a guest says is no line for the console
+initLogging("none"); // what a guest says is no line for the console
 
 // The key as it lies on a keyboard: E0 37. noVNC's "PrintScreen" is the code that it sends with Alt, 54.
 /** @type {Record<string, number>} */ (scancodes)["EvaPrint"] = 0xe037;
@@ -74,7 +74,6 @@ export class GraphicsView {
     });
     // the way to know the code: RFB keeps it to itself
     socket.addEventListener("close", (event) => this._closed(rfb, event.code, event.reason));
-    rfb.addEventListener("securityfailure", () => this._closed(rfb, 1002, ""));
     const canvas = this._canvas();
     if (canvas) {
       canvas.tabIndex = 0;

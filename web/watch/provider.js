@@ -31,6 +31,11 @@ export class ProviderError extends Error {
     this.retryS = retryS;
   }
 
+  /** Whether it says that the consent has ended. */
+  get over() {
+    return this.status === 410;
+  }
+
   /** Whether asking again later can help. */
   get passing() {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;

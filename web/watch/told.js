@@ -7,7 +7,7 @@
  * @typedef {Readonly<{consent: string, resourceId: string, node: string, giver: string, reason: string,
  *   kinds: readonly ("serial" | "graphics")[], access: "view" | "keyboard", watched: boolean, expiresAt: number,
  *   remainingS: number, paused: boolean, running: boolean, operators: readonly OperatorSession[]}>} Standing
- * @typedef {Readonly<{text: string} | {hidden: number}>} TypedPart
+ * @typedef {Readonly<{text: string} | {key: string} | {hidden: number}>} TypedPart
  * @typedef {Readonly<{session: string, account: string, parts: readonly TypedPart[]}>} Typed
  * @typedef {Readonly<{reason: string, atMs: number, cutUs: number | null}>} Ended
  * @typedef {Readonly<{session: string, reason: string}>} SessionEnded
@@ -144,7 +144,9 @@ export function typed(params) {
     account: members.text("account"),
     parts: members.list("parts", (item) => {
       const part = new Members(item);
-      return Object.freeze(part.has("hidden") ? { hidden: part.number("hidden") } : { text: part.text("text") });
+      if (part.has("hidden")) return Object.freeze({ hidden: part.number("hidden") });
+      const text = part.text("text");
+      return Object.freeze(part.has("key") && part.truth("key") ? { key: text } : { text });
     }),
   });
 }

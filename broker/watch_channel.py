@@ -1,0 +1,174 @@
+"""One tenant's watch connection: JSON-RPC 2.0 as on the control channel, with the words of eva/watch.py.
+
+Its token was taken in the handshake. Whoever holds it sees what is done under one consent, and may hold and end it: nothing
+that is asked here lets an operator do more than the consent says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from broker.admission import Wish
+from broker.safelist import Address
+from broker.session import Operator, Session, opened
+from broker.tickets import TicketsFull
+from broker.watch_desk import Admission, WatchDesk
+from broker.websocket import OperatorConnection
+from eva.consent import Access, Kind
+from eva.control import MAX_MESSAGE, Answer, Failure, Refusal, Refused, encode_notice
+from eva.ending import Ending
+from eva.members import BadMember, Json, Members
+from eva.watch import WatchEvent, WatchMethod, WatchRequest
+
+log = logging.getLogger(__name__)
+
+
+class WatchChannel:
+    """See the module."""
+
+    def __init__(self, desk: WatchDesk, connection: OperatorConnection, address: Address, admission: Admission) -> None:
+        self.id = desk.randomness(16).hex()
+        self.accepted = admission.accepted
+        self._watch = admission.watch
+        self._desk = desk
+        self._connection = connection
+        self._address = address
+        self._operator = Operator.tenant(admission.watch.giver, str(address))
+        self._shown: dict[Kind, Session] = {}
+        self._told: dict[str, Json] = {}  # the last state, but for the time left
+        self._serving = False
+        self._ending: Ending | None = None  # the consent's, which closes the connection
+        self._serve: dict[WatchMethod, Callable[[Members], Awaitable[Mapping[str, Json]]]] = {
+            WatchMethod.WATCH_OPEN: self._open,
+            WatchMethod.WATCH_LEAVE: self._leave,
+            WatchMethod.INPUT_PAUSE: self._pause,
+            WatchMethod.INPUT_RESUME: self._resume,
+            WatchMethod.CONSENT_STOP: self._stop,
+        }
+
+    async def run(self) -> None:
+        """Serves until the connection is over."""
+        try:
+            await self._desk.begin(self, self._watch, str(self._address))
+            log.info("%s watches from %s", self._operator.account, self._address)
+            self.tell_state()
+            await self._listen()
+        except Refused as error:
+            self._refuse(None, error)
+            self._connection.end(CloseCode.TRY_AGAIN_LATER, error.text)
+        except ConnectionClosed:
+            return
+        finally:
+            self._desk.done(self)
+            for session in self._shown.values():
+                self._desk.sessions.end(session, Ending.OPERATOR_LEFT)
+
+    async def _listen(self) -> None:
+        async for text in self._connection:
+            if self._ending is not None:
+                return
+            if not isinstance(text, str) or len(text) > MAX_MESSAGE:
+                self._connection.end(CloseCode.UNSUPPORTED_DATA, "text messages of at most 16384 characters")
+                return
+            self._serving = True
+            answer = await self._answer(text)
+            self._serving = False
+            self._connection.send_notice(answer.encode())
+            if self._ending is not None:  # by what was asked, or while it was answered
+                self.sign_out(self._ending)
+                return
+
+    async def _answer(self, text: str) -> Answer | Failure:
+        number: int | None = None
+        try:
+            request = WatchRequest.decode(text)
+            number = request.id
+            return Answer(number, await self._serve[request.method](Members(request.params)))
+        except BadMember as error:
+            return self._refuse(number, Refused(Refusal.BAD_REQUEST, error.why))
+        except Refused as error:
+            return self._refuse(number, error)
+
+    def _refuse(self, number: int | None, error: Refused) -> Failure:
+        self._desk.metrics.refused.labels(error.refusal).inc()
+        log.info("refused %s at %s: %s", self._operator.account, self._address, error)
+        return Failure(number, error.refusal)
+
+    # -- what is told --------------------------------------------------------------------------------------------
+
+    def notify(self, event: StrEnum, params: Mapping[str, Json]) -> None:
+        """Tells who watches; one who does not read is let go."""
+        if self._connection.congested:
+            self._connection.end(CloseCode.TRY_AGAIN_LATER, "notices were not read")
+            return
+        self._connection.send_notice(encode_notice(event, params))
+
+    def tell_state(self) -> None:
+        """Tells how all stands, if it is not as it was."""
+        state = self._desk.state(self.accepted)
+        lasting = {name: value for name, value in state.items() if name != "remaining_s"}
+        if lasting != self._told and self._ending is None:
+            self._told = lasting
+            self.notify(WatchEvent.STATE, state)
+
+    def tell_typed(self, session: Session, parts: list[Json]) -> None:
+        self.notify(WatchEvent.TYPED, {"session": session.id, "account": session.operator.account, "parts": parts})
+
+    def over(self, ending: Ending, at_ms: int, cut_us: int) -> None:
+        """The consent is over: that is told, and after an answer that is due the connection closes."""
+        if self._ending is not None:
+            return
+        self._ending = ending
+        self.notify(WatchEvent.ENDED, {"reason": ending.word, "text": ending.text, "at_ms": at_ms, "cut_us": cut_us})
+        if not self._serving:
+            self.sign_out(ending)
+
+    def sign_out(self, ending: Ending) -> None:
+        self._connection.end(ending.code, ending.text)
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def _open(self, params: Members) -> Mapping[str, Json]:
+        """One console of each kind at a time: the one before of this kind is left."""
+        kind = params.convert("kind", Kind)
+        params.nothing_else()
+        desk, now = self._desk, self._desk.clock.now()
+        if not desk.rein(self).may_step(now):
+            raise Refused(Refusal.RATE_LIMITED, "this giver's consoles")
+        before = self._shown.pop(kind, None)
+        if before is not None:
+            desk.sessions.end(before, Ending.OPERATOR_LEFT)
+        consent = self.accepted.consent
+        wish = Wish(consent.resource_id, kind, Access.VIEW, consent.cid)
+        session = self._shown[kind] = await desk.sessions.open(wish, self._operator, self)
+        try:
+            ticket = desk.tickets.issue(desk.randomness(32), session.id, self._operator.account, self._address, desk.clock.now())
+        except TicketsFull as error:
+            desk.sessions.end(session, Ending.OPERATOR_LEFT)  # nobody could come for it
+            raise Refused(Refusal.TOO_MANY, str(error)) from error
+        return opened(session, ticket, desk.node, desk.clock.now(), keyboard=False).to_members()
+
+    async def _leave(self, params: Members) -> Mapping[str, Json]:
+        session = params.text("session", 64)
+        params.nothing_else()
+        self._desk.sessions.leave(session, self._operator)
+        return {}
+
+    async def _pause(self, params: Members) -> Mapping[str, Json]:
+        params.nothing_else()
+        await self._desk.pause(self)
+        return {"paused": True}
+
+    async def _resume(self, params: Members) -> Mapping[str, Json]:
+        params.nothing_else()
+        await self._desk.resume(self)
+        return {"paused": False}
+
+    async def _stop(self, params: Members) -> Mapping[str, Json]:
+        params.nothing_else()
+        return await self._desk.stop(self)

@@ -1,0 +1,438 @@
+"""broker/watch_desk.py: givers who leave, words that outlive a restart, and what is typed under their eyes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import watch_desk
+from broker.graphics_console import MAX_WAITING
+from broker.watching import WATCH_GRACE
+from eva.audit import Event as Audited
+from eva.consent import Consent, Kind
+from eva.control import Event, Refusal, Refused
+from eva.watch import WatchMethod
+from lab.certificates import Authority
+from tests.broker_parts import (
+    ALICE,
+    BOB,
+    Core,
+    News,
+    console_bytes,
+    heard,
+    hears,
+    hold_disk,
+    pass_time,
+    refusal,
+    shake_hands,
+)
+from tests.rfb_bytes import key, request
+from tests.watch_port import Tenant, WatchPort, opened, watch_port
+
+
+@pytest.fixture
+async def door(tmp_path: Path, certificates: Authority) -> AsyncIterator[WatchPort]:
+    async with watch_port(tmp_path, certificates) as one:
+        yield one
+
+
+async def gone(door: WatchPort) -> None:
+    """Nobody watches any more."""
+    async with asyncio.timeout(5):
+        while door.node.watch_desk.watchers:
+            await asyncio.sleep(0)
+
+
+async def minutes(node: Core, seconds: float) -> None:
+    """So much time goes by, with leases."""
+    await pass_time(node, seconds)
+    node.watch_desk.tick(node.clock.now())
+
+
+# -- only while I watch ------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_opens_while_nobody_watches(door: WatchPort):
+    one = door.node.grant(watched=True)
+    assert await refusal(door.node, Kind.SERIAL) is Refusal.NOT_WATCHED
+    async with door.watching(one):
+        await door.node.open(Kind.SERIAL)
+
+
+async def test_when_the_giver_leaves_input_is_held_at_once(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.node.edge() as edge:
+        async with door.watching(one):
+            console = await edge.connect(await door.node.open(Kind.SERIAL))
+            await console.send(b"l")
+            assert await hears(door.node.dialer.guest, 1) == b"l"
+        await gone(door)
+        await console.send(b"s")
+        door.node.dialer.guest.send(b"l")
+        await console_bytes(console, 1)
+        assert heard(door.node.dialer.guest) == b""
+        async with door.watching(one):  # and goes on when the giver is back
+            assert await hears(door.node.dialer.guest, 1) == b"s"
+
+
+async def test_after_a_minute_the_consent_ends(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.watching(one):
+        session = await door.node.open(Kind.SERIAL)
+    await gone(door)
+    await minutes(door.node, WATCH_GRACE - 1)
+    assert door.node.standing() == {one.jti}
+    await minutes(door.node, 1)
+    assert door.node.standing() == set()
+    assert session.ending is not None
+    await door.node.settle()
+    (receipt,) = (r for r in door.node.receipts() if r.event == "deleted")
+    assert receipt.fact("account") == "tenant:tenant1"
+
+
+async def test_one_who_is_back_within_it_keeps_the_consent(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.watching(one):
+        pass
+    await gone(door)
+    await minutes(door.node, WATCH_GRACE - 1)
+    async with door.watching(one):
+        await minutes(door.node, WATCH_GRACE)
+        assert door.node.standing() == {one.jti}
+
+
+async def test_a_second_window_is_enough(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.watching(one) as first, door.watching(one):
+        await first.websocket.close()
+        async with asyncio.timeout(5):
+            while len(door.node.watch_desk.watchers) > 1:
+                await asyncio.sleep(0)
+        assert not door.node.watching.rein(one).held
+        await minutes(door.node, WATCH_GRACE)
+        assert door.node.standing() == {one.jti}
+
+
+async def test_after_a_restart_the_giver_has_a_minute_to_come_back(door: WatchPort, certificates: Authority):
+    one = door.node.grant(watched=True)
+    async with door.watching(one):
+        pass
+    await gone(door)
+    again = await door.node.restart()
+    try:
+        await again.renew()
+        await minutes(again, WATCH_GRACE - 1)
+        assert again.standing() == {one.jti}
+        await minutes(again, 1)
+        assert again.standing() == set()
+    finally:
+        await again.stop()
+
+
+async def test_a_renewal_to_only_while_i_watch_holds_input_until_the_giver_comes(door: WatchPort):
+    one = door.node.grant()
+    async with door.node.edge() as edge:
+        console = await edge.connect(await door.node.open(Kind.SERIAL))
+        after = door.node.renew_consent(one, watched=True)
+        await door.node.settle()
+        await console.send(b"l")
+        door.node.dialer.guest.send(b"$ ")
+        await console_bytes(console, 2)
+        assert heard(door.node.dialer.guest) == b""
+        async with door.watching(after):
+            assert await hears(door.node.dialer.guest, 1) == b"l"
+
+
+async def test_a_renewal_from_only_while_i_watch_lets_go_once_it_is_on_disk(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.watching(one):
+        session = await door.node.open(Kind.SERIAL)
+    await gone(door)
+    await door.node.settle()
+    gate = hold_disk(door.node)
+    try:
+        door.node.renew_consent(one, watched=False)
+        assert door.node.live(session).gate.rein.held
+    finally:
+        gate.set()
+    await door.node.settle()
+    assert not door.node.live(session).gate.rein.held
+
+
+# -- pause, on everything ----------------------------------------------------------------------------------------------
+
+
+async def test_a_pause_outlives_a_restart(door: WatchPort, certificates: Authority):
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+    again = await door.node.restart()
+    try:
+        await again.renew()
+        async with again.edge() as edge, opened(again, certificates) as port:
+            console = await edge.connect(await again.open(Kind.SERIAL))
+            await console.send(b"ls\r")
+            again.dialer.guest.send(b"$ ")
+            await console_bytes(console, 2)
+            assert heard(again.dialer.guest) == b""
+            async with port.watching(one) as tenant:
+                await tenant.told("watch.state", paused=True)
+                await tenant.ask(WatchMethod.INPUT_RESUME)
+            assert await hears(again.dialer.guest, 3) == b"ls\r"
+    finally:
+        await again.stop()
+
+
+async def test_a_pause_holds_though_the_disk_does_not_take_it(door: WatchPort, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watch_desk, "START_TIMEOUT", 0.1)
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        gate = hold_disk(door.node)
+        try:
+            assert await tenant.refusal(WatchMethod.INPUT_PAUSE) is Refusal.AUDIT_FAILED
+            assert door.node.watching.rein(one).held
+            assert await tenant.refusal(WatchMethod.INPUT_RESUME) is Refusal.AUDIT_FAILED
+            assert door.node.watching.rein(one).held
+        finally:
+            gate.set()
+
+
+async def test_the_last_word_counts(door: WatchPort):
+    """One window resumes, another pauses while that is on its way to the disk."""
+    one = door.node.grant()
+    async with door.watching(one) as first, door.watching(one) as second:
+        await first.ask(WatchMethod.INPUT_PAUSE)
+        gate = hold_disk(door.node)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first.ask(WatchMethod.INPUT_RESUME))
+            rein = door.node.watching.rein(one)
+            async with asyncio.timeout(5):
+                while not rein.resuming:
+                    await asyncio.sleep(0)
+            group.create_task(second.ask(WatchMethod.INPUT_PAUSE))
+            async with asyncio.timeout(5):
+                while rein.resuming:
+                    await asyncio.sleep(0)
+            gate.set()
+        assert rein.held
+    again = await door.node.restart()
+    assert again.watching.rein(one).paused
+    await again.stop()
+
+
+async def test_a_pause_holds_the_screens_keys_and_not_its_pictures(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
+        news = News()
+        session = await door.node.open(Kind.GRAPHICS)
+        door.node.live(session).listener = news
+        screen = await edge.connect(session)
+        guest = door.node.dialer.guest
+        await shake_hands(screen, guest)
+        await screen.send(key(0x61, down=True))
+        assert await hears(guest, 8) == key(0x61, down=True)
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        # what is down is let go, so that it does not repeat until the giver resumes
+        assert await hears(guest, 8) == key(0x61, down=False)
+        await screen.send(key(0x62, down=True) + key(0x62, down=False) + request())
+        assert await hears(guest, len(request())) == request()
+        assert heard(guest) == b""
+        door.node.sessions.tick(door.node.clock.now())
+        assert news.of(Event.HELD) == [{"session": session.id, "held": 16, "why": "tenant"}]
+        await tenant.ask(WatchMethod.INPUT_RESUME)
+        assert await hears(guest, 16) == key(0x62, down=True) + key(0x62, down=False)
+        door.node.sessions.tick(door.node.clock.now())
+        assert news.of(Event.HELD)[-1] == {"session": session.id, "held": 0, "why": ""}
+
+
+async def test_what_waits_in_a_pause_is_bounded(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
+        session = await door.node.open(Kind.GRAPHICS)
+        screen = await edge.connect(session)
+        await shake_hands(screen, door.node.dialer.guest)
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        stroke = key(0x62, down=True) + key(0x62, down=False)
+        for _ in range(4 * MAX_WAITING):
+            await screen.send(stroke)
+        viewer: Any = door.node.live(session).viewer
+        async with asyncio.timeout(5):
+            while viewer.waiting <= 8 * MAX_WAITING:
+                await asyncio.sleep(0)
+        await tenant.ask(WatchMethod.INPUT_RESUME)
+        assert await hears(door.node.dialer.guest, 64 * MAX_WAITING) == stroke * 4 * MAX_WAITING
+        assert viewer.waiting == 0
+
+
+async def test_no_chord_is_pressed_in_a_pause(door: WatchPort):
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        live = door.node.live(await door.node.open(Kind.GRAPHICS))
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        with pytest.raises(Refused) as caught:
+            await door.node.sessions.hands.send_chord(live, (29, 56, 111))
+        assert caught.value.refusal is Refusal.PAUSED
+        assert door.node.dialer.chords == []
+    await door.node.settle()
+    assert door.node.records(Audited.KEYS_SENT) == []
+
+
+async def test_a_chord_under_way_is_stopped_by_a_pause(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
+        live = door.node.live(await door.node.open(Kind.GRAPHICS))
+        await shake_hands(await edge.connect(live.session), door.node.dialer.guest)
+        door.node.dialer.dialling.clear()
+        door.node.dialer.picked_up.clear()
+        chord = asyncio.ensure_future(door.node.sessions.hands.send_chord(live, (29, 56, 111)))
+        await door.node.dialer.dialling.wait()
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        with pytest.raises(Refused) as caught:
+            await chord
+        assert caught.value.refusal is Refusal.PAUSED
+        assert door.node.dialer.chords == []
+
+
+async def test_a_pause_under_one_consent_holds_nobody_under_another(door: WatchPort):
+    mine = door.node.grant(seconds=600)
+    async with door.watching(mine) as tenant, door.node.edge() as edge:
+        door.node.grant(giver="tenant2", seconds=20_000)
+        console = await edge.connect(await door.node.open(Kind.SERIAL))
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        await console.send(b"ls\r")
+        assert await hears(door.node.dialer.guest, 3) == b"ls\r"
+
+
+# -- what is typed -----------------------------------------------------------------------------------------------------
+
+
+class Scene:
+    """An operator types at a guest's serial console, and the consent's giver watches."""
+
+    def __init__(self, door: WatchPort, tenant: Tenant, console: Any, session_id: str) -> None:
+        self.door, self.tenant, self.console, self.session = door, tenant, console, session_id
+
+    async def type(self, data: bytes, echo: bytes | None = None) -> None:
+        """`echo` None: the guest echoes it as it is."""
+        await self.console.send(data)
+        await hears(self.door.node.dialer.guest, len(data))
+        self.door.node.dialer.guest.send(data if echo is None else echo)
+
+    async def typed(self, count: int) -> list[dict[str, Any]]:
+        """The next parts, so many."""
+        parts: list[dict[str, Any]] = []
+        while len(parts) < count:
+            told = await self.tenant.told("watch.typed")
+            assert (told["session"], told["account"]) == (self.session, "alice")
+            parts += told["parts"]
+        return parts
+
+
+@pytest.fixture
+async def scene(door: WatchPort) -> AsyncIterator[Scene]:
+    async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
+        session = await door.node.open(Kind.SERIAL)
+        console = await edge.connect(session)
+        async with asyncio.timeout(5):
+            while door.node.sessions.roster.consoles[door.node.live(session).pin].transcript is None:
+                await asyncio.sleep(0)
+        yield Scene(door, tenant, console, session.id)
+
+
+ENTER = {"text": "Enter", "key": True}
+
+
+async def test_what_the_guest_echoes_is_told(scene: Scene):
+    await scene.type(b"uname")
+    await scene.type(b"\r", b"\r\nLinux\r\n$ ")
+    assert await scene.typed(2) == [{"text": "uname"}, ENTER]
+
+
+async def test_what_it_does_not_echo_is_a_count(scene: Scene):
+    await scene.type(b"secret", b"")
+    await scene.type(b"\r", b"\r\n$ ")
+    assert await scene.typed(2) == [{"hidden": 6}, ENTER]
+
+
+async def test_a_masked_entry_is_a_count_though_it_is_echoed(scene: Scene):
+    live = scene.door.node.sessions.roster.lives[scene.session]
+    scene.door.node.sessions.hands.mask_input(live, 3, 7)
+    await scene.type(b"pw=hunter2;")
+    assert await scene.typed(3) == [{"text": "pw="}, {"hidden": 7}, {"text": ";"}]
+
+
+async def test_only_who_typed_it_can_mask(scene: Scene):
+    live = scene.door.node.live(await scene.door.node.open(Kind.GRAPHICS, operator=BOB))
+    with pytest.raises(Refused) as caught:
+        scene.door.node.sessions.hands.mask_input(live, 0, 1)
+    assert caught.value.refusal is Refusal.NO_SESSION
+
+
+async def test_a_pause_is_not_told_as_typed(scene: Scene):
+    await scene.tenant.ask(WatchMethod.INPUT_PAUSE)
+    await scene.console.send(b"ls")
+    scene.door.node.dialer.guest.send(b"$ ")
+    await console_bytes(scene.console, 2)
+    await scene.tenant.ask(WatchMethod.INPUT_RESUME)
+    assert await hears(scene.door.node.dialer.guest, 2) == b"ls"
+    scene.door.node.dialer.guest.send(b"ls")
+    assert await scene.typed(1) == [{"text": "ls"}]
+
+
+async def test_what_is_typed_at_the_end_is_told_as_well(scene: Scene):
+    await scene.type(b"ls", b"")
+    scene.door.node.revoke(scene.door.node.consents.ledger.standing(scene.door.node.clock.now())[0].consent)
+    assert await scene.typed(1) == [{"hidden": 2}]
+
+
+async def test_with_nobody_watching_nothing_is_kept(scene: Scene):
+    console = next(iter(scene.door.node.sessions.roster.consoles.values()))
+    await scene.tenant.websocket.close()
+    await gone(scene.door)
+    assert console.transcript is None
+
+
+async def test_what_is_typed_under_anothers_consent_is_not_told(door: WatchPort):
+    mine = door.node.grant(seconds=600)
+    async with door.watching(mine) as tenant, door.node.edge() as edge:
+        theirs: Consent = door.node.grant(giver="tenant2", seconds=20_000)
+        async with door.watching(theirs) as other:
+            console = await edge.connect(await door.node.open(Kind.SERIAL, operator=ALICE))
+            await other.told("watch.state")
+            await console.send(b"ls")
+            await hears(door.node.dialer.guest, 2)
+            assert (await other.told("watch.typed"))["parts"] == [{"hidden": 2}]
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        assert "watch.typed" not in [name for name, _ in tenant.notices]
+
+
+# -- what is forgotten -------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_over_leaves_nothing_behind(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.watching(one) as tenant:
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+    await gone(door)
+    await door.node.settle()
+    door.node.revoke(one)
+    door.node.clock.run(61)
+    door.node.consents.note_time(door.node.clock.now())
+    door.node.watch_desk.note(door.node.clock.now())
+    again = await door.node.restart()
+    assert (again.loaded.reins, again.loaded.watches) == ((), {})
+    await again.stop()
+
+
+async def test_what_stands_is_kept(door: WatchPort):
+    one = door.node.grant()
+    async with door.watching(one):
+        pass
+    await gone(door)
+    door.node.consents.note_time(door.node.clock.now())
+    door.node.watch_desk.note(door.node.clock.now())
+    again = await door.node.restart()
+    assert [rein.cid for rein in again.loaded.reins] == [one.cid]
+    assert len(again.loaded.watches) == 1
+    await again.stop()

@@ -1,0 +1,118 @@
+"""The real daemon and an OpenID Connect server that others wrote: an operator signs in, works, and outlives a SIGHUP."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from broker.sign_in_pages import CALLBACK
+from eva.audit import Event as Audited
+from eva.control import CONTROL_PATH, SUBPROTOCOL, Method, Refusal, Refused
+from lab.cloud import Cloud
+from lab.libvirt_host import Guest, LibvirtHost
+from tests.oidc_parts import WEBSITE, OidcServer, private_jwk
+from tests.sign_in_browser import Browser
+from tests.system_operator import NODE, Operator, trusting
+from tests.system_parts import audit_of, consented, until
+
+PEOPLE = {"olivia": {"preferred_username": "olivia", "groups": ["corp-ops"]}}
+
+
+@pytest.fixture(scope="module")
+def place(libvirt_host: LibvirtHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, OidcServer]]:
+    """A cloud whose node knows the issuer."""
+    with Cloud({"host1": libvirt_host.uri}) as cloud:
+        node = cloud.nodes[NODE]
+        url = f"https://localhost:{node.port}"
+        home = tmp_path_factory.mktemp("openid") / "server"
+        server = OidcServer(home, "https://api.example", f"{url}{CALLBACK}", people=PEOPLE)
+        server.start(private_jwk("key-1"))
+        oidc = (
+            f"operators:\n  oidc:\n    name: Corp\n    url: {url}\n    issuer: {server.url}\n    client_id: {WEBSITE}\n"
+            f"    ca: {server.ca}\n    groups: {{corp-ops: cloudadmin}}\n"
+        )
+        node.settings.write_text(node.settings.read_text().replace("operators:\n", oidc, 1))
+        node.program.stop()
+        node.start()
+        try:
+            yield cloud, server
+        finally:
+            server.stop()
+
+
+@asynccontextmanager
+async def connected(cloud: Cloud, browser: Browser) -> AsyncIterator[Operator]:
+    """A control connection with the browser's cookies."""
+    port = cloud.nodes[NODE].port
+    websocket = await connect(
+        f"wss://localhost:{port}{CONTROL_PATH}",
+        ssl=trusting(cloud),
+        host="127.0.0.1",
+        origin=f"https://localhost:{port}",  # type: ignore[arg-type]
+        additional_headers=browser.header,
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
+        compression=None,
+    )
+    operator = Operator(cloud, port, websocket)
+    try:
+        yield operator
+    finally:
+        await operator.close()
+
+
+async def test_an_operator_of_the_issuers_works_and_outlives_a_reload(place: tuple[Cloud, OidcServer], vm: Guest) -> None:
+    cloud, server = place
+    node = cloud.nodes[NODE]
+    await consented(cloud, vm)
+    browser = Browser(f"https://localhost:{node.port}", Path(cloud.authority.ca), server)
+    assert (await browser.signs_in()).headers["location"] == "/"
+    async with connected(cloud, browser) as olivia:
+        result = await olivia.ask(Method.SIGN_IN)
+        assert result.text("account") == "olivia"
+        await olivia.ask(Method.WORKSTATION_GRANT)
+        console = await olivia.console(vm.resource_id)
+        assert await console.ask("echo $((40+2))") == b"42\n"
+        (start,) = [record for record in audit_of(node).records if record.event is Audited.SESSION_START]
+        assert (start.facts["account"], start.facts["way"]) == ("olivia", "oidc")
+
+        mark = node.program.transcript.size()
+        node.program.signal(signal.SIGHUP)
+        await node.program.transcript.seen("users re-read", after=mark)
+        assert await console.ask("echo $((40+3))") == b"43\n"
+        assert not olivia.over
+
+        # from now on the name is somebody else's: who has it over the issuer is not that one
+        users = node.directory / "users.yaml"
+        users.write_text(users.read_text() + "  - name: olivia\n    certificates: ['cn:olivia']\n")
+        node.program.signal(signal.SIGHUP)
+        assert await console.ended() == 4000
+        await until(lambda: olivia.over, "the control connection's end")
+    await browser.signs_in()
+    assert (await browser.ways())["failed"] == "not-admitted"
+    async with connected(cloud, browser) as olivia:
+        with pytest.raises(Refused) as caught:
+            await olivia.ask(Method.SIGN_IN)
+        assert caught.value.refusal is Refusal.WRONG_CREDENTIALS
+
+
+def test_a_node_whose_issuers_secret_is_not_there_does_not_start(place: tuple[Cloud, OidcServer]) -> None:
+    cloud, _ = place
+    node = cloud.nodes[NODE]
+    whole = node.settings.read_text()
+    node.program.stop()
+    try:
+        node.settings.write_text(whole.replace("    issuer:", "    client_secret_file: /nowhere\n    issuer:", 1))
+        mark = node.program.transcript.size()
+        node.program.start()
+        node.program.transcript.wait_for("/nowhere", after=mark)
+        assert "does not start" in node.program.transcript.text(mark)
+    finally:
+        node.settings.write_text(whole)
+        node.program.stop()
+        node.start()

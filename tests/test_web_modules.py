@@ -1,0 +1,207 @@
+"""The pages' modules that have no page: in a browser, since that is where they run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page
+
+import web
+from eva.ending import Ending
+from lab.browser import Browser
+from lab.certificates import Authority
+from tests.other_site import OtherSite
+
+PAGE = "<!doctype html><html lang='en'><title>modules</title><body></body>"
+HOME = Path(web.__file__).parent
+PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+
+
+@pytest.fixture
+async def page(certificates: Authority) -> AsyncIterator[Page]:
+    async with OtherSite({"/": PAGE}, folder=HOME).serving(certificates) as site, Browser(certificates.ca) as browser:
+        page = await browser.window()
+        await page.goto(f"{site.url}/")
+        yield page
+
+
+async def run(page: Page, module: str, script: str, argument: object = None) -> Any:
+    """What the script gives; `m` is the module."""
+    return await page.evaluate(f"async (given) => {{ const m = await import('/{module}'); {script} }}", argument)
+
+
+# --- layouts
+
+
+@pytest.mark.parametrize("layout", ["us", "de", "de-nodeadkeys"])
+async def test_every_printable_sign_has_its_key(page: Page, layout: str) -> None:
+    assert await run(page, "shared/layouts.js", "return m.lacking(m.LAYOUTS[given[0]], given[1])", [layout, PRINTABLE]) == []
+
+
+async def test_no_two_signs_have_the_same_strokes(page: Page) -> None:
+    script = "return [...given].map((sign) => JSON.stringify(m.strokesOf(m.LAYOUTS.de, sign).map(({code, shift, altgr}) => [code, shift, altgr])))"
+    strokes = await run(page, "shared/layouts.js", script, PRINTABLE + "äöüßÄÖÜ§°²³€´")
+    assert len(set(strokes)) == len(strokes)
+
+
+@pytest.mark.parametrize(
+    ("layout", "sign", "strokes"),
+    [
+        ("us", "A", [["KeyA", True, False]]),
+        ("us", "@", [["Digit2", True, False]]),
+        ("us", "\n", [["Enter", False, False]]),
+        ("de", "@", [["KeyQ", False, True]]),
+        ("de", "z", [["KeyY", False, False]]),
+        ("de", "\\", [["Minus", False, True]]),
+        ("de", "^", [["Backquote", False, False], ["Space", False, False]]),
+        ("de", "`", [["Equal", True, False], ["Space", False, False]]),
+        ("de", "~", [["BracketRight", False, True]]),
+        ("de-nodeadkeys", "^", [["Backquote", False, False]]),
+    ],
+)
+async def test_a_sign_is_typed_where_its_layout_has_it(page: Page, layout: str, sign: str, strokes: list[object]) -> None:
+    script = "return m.strokesOf(m.LAYOUTS[given[0]], given[1]).map(({code, shift, altgr}) => [code, shift, altgr])"
+    assert await run(page, "shared/layouts.js", script, [layout, sign]) == strokes
+
+
+async def test_a_sign_that_a_layout_lacks_is_named_once(page: Page) -> None:
+    assert await run(page, "shared/layouts.js", "return m.lacking(m.LAYOUTS.us, 'Größe, Größe €')") == ["ö", "ß", "€"]
+
+
+# --- resource lines
+
+ID = "/subscriptions/7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90/resourceGroups/rg1/providers/Microsoft.Compute/virtualMachines/vm-1"
+
+
+@pytest.mark.parametrize(
+    "line", [ID, f"ConnectTo-TenantVm -ResourceID {ID}", f"  '{ID}' ", ID.upper(), f"PS> x -ResourceID {ID}\r\n"]
+)
+async def test_a_resource_id_is_found_in_a_line(page: Page, line: str) -> None:
+    found = await run(page, "operator/resource_line.js", "return m.findResourceId(given)", line)
+    assert found["id"].lower() == ID.lower()
+    assert found["vm"].lower() == "vm-1"
+
+
+@pytest.mark.parametrize("line", ["", "vm-1", ID + "/extensions/x", ID.replace("7d2f", "7d2"), ID.replace("rg1", "rg1.")])
+async def test_what_is_no_resource_id_is_not_taken_for_one(page: Page, line: str) -> None:
+    assert await run(page, "operator/resource_line.js", "return m.findResourceId(given)", line) is None
+
+
+# --- streams
+
+
+async def test_what_came_before_a_drop_is_not_shown_again(page: Page) -> None:
+    script = """
+        const inbound = new m.Inbound();
+        const text = (bytes) => new TextDecoder().decode(bytes), bytes = (text) => new TextEncoder().encode(text);
+        inbound.attach(100);
+        const first = text(inbound.feed(bytes("abcdef")));
+        const gap = inbound.attach(103);
+        return [first, gap, text(inbound.feed(bytes("de"))), text(inbound.feed(bytes("fgh"))), inbound.received];
+    """
+    assert await run(page, "shared/serial_stream.js", script) == ["abcdef", 0, "", "gh", 108]
+
+
+async def test_output_that_is_no_longer_kept_is_counted(page: Page) -> None:
+    script = "const inbound = new m.Inbound(); inbound.attach(5); return [inbound.attach(9), inbound.received]"
+    assert await run(page, "shared/serial_stream.js", script) == [4, 9]
+
+
+async def test_input_that_was_not_taken_is_sent_again_and_no_other(page: Page) -> None:
+    script = """
+        const outbound = new m.Outbound();
+        const text = (bytes) => new TextDecoder().decode(bytes), bytes = (text) => new TextEncoder().encode(text);
+        outbound.attach(0);
+        outbound.add(bytes("abcdef"));
+        const first = text(outbound.next(4));
+        outbound.taken(1);
+        outbound.attach(3);
+        return [first, text(outbound.next(99)), outbound.end, outbound.untaken];
+    """
+    assert await run(page, "shared/serial_stream.js", script) == ["abcd", "def", 6, 3]
+
+
+@pytest.mark.parametrize("count", [0, 5])
+async def test_a_count_that_cannot_be_is_a_fault(page: Page, count: int) -> None:
+    script = """
+        const outbound = new m.Outbound();
+        outbound.add(new Uint8Array(4)); outbound.next(4); outbound.taken(2);
+        try { outbound.taken(given); return null } catch (error) { return error instanceof m.OutOfStep }
+    """
+    assert await run(page, "shared/serial_stream.js", script, count) is True
+
+
+async def test_input_past_the_room_is_refused_whole(page: Page) -> None:
+    script = "const outbound = new m.Outbound(); return [outbound.add(new Uint8Array(m.LIMIT + 1)), outbound.untaken]"
+    assert await run(page, "shared/serial_stream.js", script) == [False, 0]
+
+
+# --- time
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(28_740, "7 h 59 min"), (3600, "1 h 00 min"), (3599, "59 min 59 s"), (60, "1 min 00 s"), (59.9, "59 s"), (-3, "0 s")],
+)
+async def test_time_is_told_as_a_person_reads_it(page: Page, seconds: float, text: str) -> None:
+    assert await run(page, "shared/remaining.js", "return m.formatRemaining(given)", seconds) == text
+
+
+async def test_time_runs_by_the_clock_that_is_given(page: Page) -> None:
+    script = """
+        let now = 1000;
+        const remaining = new m.Remaining(10, () => now);
+        now += 4000; const left = remaining.seconds;
+        now += 9000; const over = remaining.seconds;
+        remaining.set(60);
+        return [left, over, remaining.seconds];
+    """
+    assert await run(page, "shared/remaining.js", script) == [6, 0, 60]
+
+
+# --- standing
+
+
+OPENED = {"session": "s1", "keyboard": True, "access": "keyboard", "resource_id": ID, "remaining_s": 60, "kind": "serial"}
+OTHER = {"session": "s2", "account": "bob", "kind": "serial", "access": "keyboard", "attached": True}
+
+
+@pytest.mark.parametrize(
+    ("keyboard", "mine", "holder"),
+    [("s1", True, None), ("s2", False, "bob"), (None, False, None)],
+)
+async def test_the_keyboard_is_whose_the_node_says(page: Page, keyboard: str | None, mine: bool, holder: str | None) -> None:
+    script = """
+        const standing = new m.Standing(given[0]);
+        standing.take("session.viewers", {viewers: [given[1]], keyboard: given[2]});
+        return [standing.mine, standing.holder?.account ?? null];
+    """
+    assert await run(page, "operator/standing.js", script, [OPENED, OTHER, keyboard]) == [mine, holder]
+
+
+async def test_a_session_for_viewing_never_has_the_keyboard(page: Page) -> None:
+    script = "return new m.Standing(given).mine"
+    assert await run(page, "operator/standing.js", script, OPENED | {"access": "view"}) is False
+
+
+async def test_the_first_end_counts(page: Page) -> None:
+    script = """
+        const standing = new m.Standing(given);
+        standing.take("session.ended", {reason: "consent-revoked", at_ms: 5, stale_bytes: 2});
+        standing.end("operator-left", 9);
+        return standing.ended;
+    """
+    assert await run(page, "operator/standing.js", script, OPENED) == {"reason": "consent-revoked", "atMs": 5, "staleBytes": 2}
+
+
+# --- endings
+
+
+async def test_every_ending_of_the_node_has_its_sentence(page: Page) -> None:
+
+    script = "return given.map(([word, code]) => [m.endingOfCode(code), m.endingText(word) !== m.endingText('no such word')])"
+    found = await run(page, "shared/endings.js", script, [[ending.word, ending.code] for ending in Ending])
+    assert found == [[ending.word, True] for ending in Ending]

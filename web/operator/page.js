@@ -1,0 +1,254 @@
+// @ts-check
+/** The operators' page: who is signed in, what may be opened, and the consoles that are open. */
+
+import { button, element } from "../shared/element.js";
+import { RpcError } from "../shared/json_rpc.js";
+import { ask } from "./ask_dialog.js";
+import { ConsentList } from "./consent_list.js";
+import { ConsolePane, sentence } from "./console_pane.js";
+import { NodeLink } from "./node_link.js";
+import { findResourceId, sameResource } from "./resource_line.js";
+import { fetchWays, SignIn } from "./sign_in.js";
+import { end as endTexts, list as listTexts, PRODUCT, safelist as safelistTexts } from "./texts.js";
+import { TopBar } from "./top_bar.js";
+
+/** @typedef {import("./console_session.js").Wish} Wish */
+
+class Page {
+  constructor() {
+    this._link = new NodeLink(location.origin.replace(/^http/, "ws"));
+    this._link.onstate = (state, why) => this._linkChanged(state, why);
+    this._link.onnotice = (method, params) => this._panes.forEach((pane) => pane.take(method, params));
+    this._link.onlisted = (listed) => this._listed(listed);
+    /** @type {ConsolePane[]} */
+    this._panes = [];
+    /** The console that is shown; null for the list. @type {ConsolePane | null} */
+    this._shown = null;
+    /** The console that was turned to, until it is known who has its keyboard. @type {ConsolePane | null} */
+    this._turnedTo = null;
+    this._in = false;
+    this._signIn = new SignIn((credentials) => this._link.signIn(credentials));
+    this._list = new ConsentList({ open: (id, kind) => void this._open(id, kind), end: (consent) => void this._end(consent) });
+    this._bar = new TopBar({
+      list: () => this._show(null),
+      show: (pane) => this._show(pane),
+      close: (pane) => this._close(pane),
+      removeWorkstation: () => void this._removeWorkstation(),
+      signOut: () => this._link.signOut(),
+    });
+    this._missing = element("div", { class: "banner warn missing", role: "status", hidden: true });
+    this._listView = element("div", { class: "list-view" }, this._missing, this._list.element);
+    this._main = element("main", { class: "work", tabindex: "-1" }, this._listView);
+    window.addEventListener("pagehide", () => this._leave());
+    window.addEventListener("pageshow", (event) => event.persisted && location.reload()); // its connections are gone
+    setInterval(() => this._tick(), 1000);
+  }
+
+  async start() {
+    document.title = PRODUCT;
+    this._signIn.show("", await this._openSignIn());
+  }
+
+  async _openSignIn() {
+    document.body.replaceChildren(this._signIn.element);
+    return await fetchWays();
+  }
+
+  /** @param {import("./node_link.js").LinkState} state @param {string} why */
+  _linkChanged(state, why) {
+    if (state === "in" && !this._in) this._entered();
+    else if (state === "in") this._panes.forEach((pane) => pane.session.linkBack());
+    else if (state === "lost") this._panes.forEach((pane) => pane.session.linkLost());
+    else void this._out(why);
+  }
+
+  _entered() {
+    const who = this._link.who;
+    if (!who) return;
+    this._in = true;
+    this._bar.signedIn(who);
+    document.title = `${who.node} · ${PRODUCT}`;
+    document.body.replaceChildren(this._bar.element, this._main);
+    this._list.clear(who.node);
+    this._showGranted();
+    this._show(null);
+  }
+
+  /** @param {string} why */
+  async _out(why) {
+    for (const pane of this._panes.splice(0)) pane.dispose();
+    this._shown = null;
+    this._turnedTo = null;
+    this._in = false;
+    document.title = PRODUCT;
+    const ways = await this._openSignIn();
+    // whoever pressed "Sign out" is not signed in again by a cookie
+    this._signIn.show(why, { ...ways, signed_in: false });
+  }
+
+  /** The console or, for null, the list. @param {ConsolePane | null} pane */
+  _show(pane) {
+    this._shown = pane;
+    this._turnedTo = pane;
+    this._listView.hidden = pane !== null;
+    for (const one of this._panes) one.element.hidden = one !== pane;
+    this._bar.update(this._panes, pane);
+    if (!pane) {
+      this._list.focus();
+      return;
+    }
+    pane.focus();
+    this._bringKeyboard();
+  }
+
+  /** The keyboard that one of this page's own consoles of a VM has goes with whoever turns to another. */
+  _bringKeyboard() {
+    const pane = this._turnedTo;
+    if (!pane || pane.session.state !== "live" || !pane.session.standing.viewers.length) return;
+    this._turnedTo = null;
+    const { standing } = pane.session;
+    const own = this._panes.some((one) => one !== pane && one.session.standing.session === standing.keyboard && !one.ended);
+    if (own && !standing.viewOnly) void pane.takeKeyboard();
+  }
+
+  /** @param {any} listed null: this workstation is not on the safelist */
+  _listed(listed) {
+    this._showGranted();
+    if (listed) this._list.update(listed);
+    else if (this._link.who) this._list.clear(this._link.who.node);
+  }
+
+  _showGranted() {
+    const who = this._link.who;
+    if (!who) return;
+    this._bar.granted(who.granted);
+    this._list.element.hidden = !who.granted;
+    this._missing.hidden = who.granted;
+    if (who.granted || this._missing.firstChild) return;
+    this._missing.replaceChildren(
+      element("p", {}, element("strong", {}, safelistTexts.missing(who.address, who.node))),
+      button(safelistTexts.grant, () => void this._grantWorkstation(), { class: "main" }),
+      element("p", { class: "muted" }, safelistTexts.hint),
+    );
+  }
+
+  async _grantWorkstation() {
+    await this._try(async () => {
+      await this._link.call("workstation.grant");
+      if (this._link.who) this._link.who.granted = true;
+      this._showGranted();
+      await this._link.look();
+      this._list.focus();
+    });
+  }
+
+  async _removeWorkstation() {
+    await this._try(async () => {
+      await this._link.call("workstation.revoke");
+      if (this._link.who) this._link.who.granted = false;
+      this._missing.replaceChildren();
+      this._listed(null);
+      this._show(null);
+    });
+  }
+
+  /** Opens a console, or shows the one that is open. @param {string} resourceId @param {"serial" | "graphics"} [kind] */
+  async _open(resourceId, kind) {
+    const open = this._panes.find(
+      (pane) => !pane.ended && sameResource(pane.session.wish.resource_id, resourceId) && (!kind || pane.session.wish.kind === kind),
+    );
+    if (open) {
+      this._show(open);
+      return;
+    }
+    this._list.tell(listTexts.opening);
+    const wish = { resource_id: resourceId, kind: kind ?? "serial" };
+    try {
+      const opened = await this._link.call("session.open", wish);
+      this._list.tell("");
+      this._add(wish, opened);
+    } catch (error) {
+      this._list.tell(this._notOpened(resourceId, error));
+    }
+  }
+
+  /** @param {string} resourceId @param {unknown} error */
+  _notOpened(resourceId, error) {
+    const vm = findResourceId(resourceId)?.vm ?? resourceId;
+    if (error instanceof RpcError && error.reason === "no-consent") {
+      return error.node ? listTexts.elsewhere(vm, error.node) : listTexts.notHere(vm);
+    }
+    return sentence(error);
+  }
+
+  /** @param {Wish} wish @param {import("./standing.js").Opened} opened */
+  _add(wish, opened) {
+    this._listView.hidden = true;
+    for (const one of this._panes) one.element.hidden = true;
+    /** @type {ConsolePane} */
+    const pane = new ConsolePane(this._link, wish, opened, this._main, {
+      close: () => this._close(pane),
+      again: () => void this._again(pane),
+      changed: () => this._changed(),
+    });
+    this._panes.push(pane);
+    this._show(pane);
+  }
+
+  _changed() {
+    if (!this._in) return;
+    this._bar.update(this._panes, this._shown);
+    this._bringKeyboard();
+  }
+
+  /** @param {ConsolePane} pane */
+  async _again(pane) {
+    const { wish } = pane.session;
+    this._close(pane);
+    await this._open(wish.resource_id, wish.kind);
+  }
+
+  /** @param {ConsolePane} pane */
+  _close(pane) {
+    const place = this._panes.indexOf(pane);
+    if (place < 0) return;
+    this._panes.splice(place, 1);
+    pane.dispose();
+    if (this._shown === pane) this._show(this._panes[place] ?? this._panes[place - 1] ?? null);
+    else this._bar.update(this._panes, this._shown);
+    void this._link.look();
+  }
+
+  /** @param {import("./consent_list.js").Consent} consent */
+  async _end(consent) {
+    const vm = findResourceId(consent.resource_id)?.vm ?? consent.resource_id;
+    if (!(await ask({ ...endTexts, title: endTexts.title(vm) }))) return;
+    await this._try(async () => {
+      const { sessions, cut_us: cutUs } = await this._link.call("session.delete", { resource_id: consent.resource_id });
+      await this._link.look();
+      this._list.tell(endTexts.done(sessions, cutUs));
+    });
+  }
+
+  _tick() {
+    if (!this._in) return;
+    this._list.tick();
+    for (const pane of this._panes) pane.tick();
+  }
+
+  /** The page goes: its sessions go with it. */
+  _leave() {
+    for (const pane of this._panes) pane.session.leave();
+  }
+
+  /** @param {() => Promise<unknown>} deed */
+  async _try(deed) {
+    try {
+      await deed();
+    } catch (error) {
+      this._list.tell(sentence(error));
+    }
+  }
+}
+
+void new Page().start();

@@ -1,0 +1,211 @@
+// @ts-check
+// The page of a tenant who is signed in: who, what and how long, the consoles, what is typed, and the two buttons.
+
+import { ConsentCard } from "./consent_card.js";
+import { ConsolePane } from "./console_pane.js";
+import { button, element } from "../shared/element.js";
+import { sentenceOf } from "./line.js";
+import { OperatorList } from "./operator_list.js";
+import { endedCard, goneCard, stoppedCard } from "./over_card.js";
+import { StatusBar } from "./status_bar.js";
+import { StopDialog } from "./stop_dialog.js";
+import * as texts from "./texts.js";
+import { KINDS } from "./told.js";
+import { TypedLog } from "./typed_log.js";
+
+/**
+ * @typedef {import("./line.js").Line} Line
+ * @typedef {import("./provider.js").Provider} Provider
+ * @typedef {import("./told.js").Standing} Standing
+ * @typedef {import("./told.js").Ended} Ended
+ * @typedef {import("./over_card.js").Whose} Whose
+ */
+
+export class WatchView {
+  #line;
+  /** @type {Whose} */
+  #whose;
+  /** @type {Standing | null} */
+  #state = null;
+  /** @type {Map<string, ConsolePane>} */
+  #panes = new Map();
+  #bar;
+  #operators;
+  #consent = new ConsentCard();
+  #typed = new TypedLog();
+  #stop;
+  #consoles = element("div", { class: "panes" });
+  #layouts = element("div", { class: "layouts", role: "group", "aria-label": texts.consoles.layout, hidden: true });
+  #banner = element("p", { class: "banner", role: "status", hidden: true });
+  #watched = element("p", { class: "notice", hidden: true }, texts.banner.watched);
+  #spoken = element("p", { class: "unseen", role: "status" });
+  #main;
+  #changing = ""; // what the node was asked for: to pause or to resume
+  #trouble = "";
+  #why = ""; // nobody is let in just now
+  #phase = "connecting";
+  #over = false;
+  #clock = setInterval(() => this.#tick(), 1_000);
+
+  /**
+   * @param {Line} line
+   * @param {Provider} provider
+   * @param {Whose} whose
+   */
+  constructor(line, provider, whose) {
+    this.#line = line;
+    this.#whose = whose;
+    this.#operators = new OperatorList((sentence) => this.#say(sentence));
+    const who = () => this.#state?.operators ?? [];
+    this.#stop = new StopDialog(line, provider, who, (outcome) => this.#end(stoppedCard(outcome, this.#whose)));
+    this.#bar = new StatusBar(whose.resourceId, { pause: () => void this.#turn(), stop: () => this.#stop.ask() });
+    this.#main = element(
+      "main",
+      {},
+      element("div", { class: "consoles" }, this.#layouts, this.#consoles),
+      element("div", { class: "aside" }, this.#operators.element, this.#typed.element, this.#consent.element),
+    );
+    this.elements = [this.#bar.element, this.#banner, this.#watched, this.#main, this.#stop.element, this.#spoken];
+    line.onphase = (phase, why) => this.#onphase(phase, why);
+    line.onstate = (state) => this.#onstate(state);
+    line.ontyped = (typed) => this.#typed.add(typed);
+    line.onsession = (told) => this.#panes.forEach((pane) => pane.ended(told));
+    line.onover = (told) => this.#end(endedCard(told, this.#whose));
+  }
+
+  /** Whether leaving the page ends the consent. */
+  get leavingEnds() {
+    return this.#state !== null && this.#state.watched;
+  }
+
+  /** The provider says that the consent has ended. @param {string} message */
+  gone(message) {
+    this.#end(goneCard(message, this.#whose));
+  }
+
+  /** Lets go of consoles and clocks; the line is its maker's. */
+  dispose() {
+    clearInterval(this.#clock);
+    for (const pane of this.#panes.values()) pane.dispose();
+    this.#panes.clear();
+    this.#state = null;
+  }
+
+  /**
+   * @param {import("./line.js").Phase} phase
+   * @param {string} why
+   */
+  #onphase(phase, why) {
+    if (phase === "lost" && this.#phase === "open") this.#say(texts.spoken.lost);
+    this.#phase = phase;
+    this.#why = why;
+    this.#trouble = "";
+    this.#bar.phase(phase);
+    for (const pane of this.#panes.values()) pane.line(phase === "open");
+    this.#show();
+  }
+
+  /** @param {Standing} state */
+  #onstate(state) {
+    const before = this.#state;
+    this.#state = state;
+    this.#whose = { ...this.#whose, node: state.node };
+    this.#bar.state(state);
+    this.#consent.show(state);
+    this.#operators.show(state.operators, state.paused);
+    if (!before) this.#lay(state);
+    for (const pane of this.#panes.values()) pane.state(state);
+    if (before && before.paused !== state.paused) this.#say(state.paused ? texts.spoken.paused : texts.spoken.resumed);
+    this.#watched.hidden = !state.watched;
+    this.#trouble = "";
+    this.#show();
+  }
+
+  /** The panes of the consoles that the consent covers. @param {Standing} state */
+  #lay(state) {
+    for (const kind of KINDS) {
+      if (!state.kinds.includes(kind)) continue;
+      const pane = new ConsolePane(kind, this.#line);
+      this.#panes.set(kind, pane);
+      this.#consoles.append(pane.element);
+    }
+    if (this.#panes.size < 2) return;
+    this.#layouts.hidden = false;
+    for (const [word, text] of Object.entries({ both: texts.consoles.both, ...texts.CONSOLES })) {
+      this.#layouts.append(button(text, () => this.#choose(word), { "data-layout": word }));
+    }
+    this.#choose("both");
+  }
+
+  /** @param {string} layout */
+  #choose(layout) {
+    this.#consoles.dataset.layout = layout;
+    for (const one of this.#layouts.querySelectorAll("button")) one.setAttribute("aria-pressed", String(one.dataset.layout === layout));
+  }
+
+  /** Pause, or resume. */
+  async #turn() {
+    if (this.#changing || !this.#state || !this.#line.open) return;
+    const resume = this.#state.paused;
+    this.#changing = resume ? texts.banner.resuming : texts.banner.pausing;
+    this.#trouble = "";
+    this.#show();
+    try {
+      await this.#line.call(resume ? "input.resume" : "input.pause");
+    } catch (error) {
+      const why = sentenceOf(error, texts.refusals, texts.errors);
+      this.#trouble = resume ? texts.banner.notResumed(why) : texts.banner.notPaused(why);
+    } finally {
+      this.#changing = "";
+      this.#show();
+    }
+  }
+
+  #show() {
+    const paused = this.#state?.paused ?? false;
+    this.#bar.show({ paused, canPause: this.#phase === "open" && !this.#changing && this.#state !== null });
+    document.body.classList.toggle("paused", paused);
+    const [text, look] = this.#sentence(paused);
+    this.#banner.hidden = text === "";
+    if (this.#banner.textContent !== text) this.#banner.textContent = text; // told once to those who listen
+    this.#banner.className = `banner ${look}`;
+  }
+
+  /** @param {boolean} paused @returns {[text: string, look: string]} */
+  #sentence(paused) {
+    if (this.#trouble) return [this.#trouble, "bad"];
+    if (this.#changing) return [this.#changing, paused ? "warn" : ""];
+    if (this.#phase === "lost" && this.#state) {
+      const known = this.#state.watched ? texts.banner.lostWatched : texts.banner.lost;
+      return [`${paused ? texts.banner.lostPaused : known} ${this.#why}`.trim(), "bad"];
+    }
+    return paused ? [texts.banner.paused, "warn"] : ["", ""];
+  }
+
+  #tick() {
+    this.#bar.tick();
+    this.#operators.tick();
+    for (const pane of this.#panes.values()) pane.tick();
+  }
+
+  /** @param {string} sentence */
+  #say(sentence) {
+    this.#spoken.textContent = sentence;
+  }
+
+  /** The consent is over: why stands in place of the consoles, and what was typed stays to be read. @param {HTMLElement} card */
+  #end(card) {
+    if (this.#over) return;
+    this.#over = true;
+    this.#line.close();
+    this.#stop.close();
+    this.dispose();
+    document.body.classList.remove("paused");
+    this.#banner.hidden = this.#watched.hidden = true;
+    this.#bar.over();
+    this.#main.replaceChildren(card, ...(this.#typed.empty ? [] : [this.#typed.element]));
+    this.#main.classList.add("over");
+    card.querySelector("h1")?.focus();
+  }
+}
+
