@@ -17,7 +17,21 @@ from pathlib import Path
 
 from benchmarks.contenders import LIMIT, Contender
 from benchmarks.mass_cut import killed_relay
-from benchmarks.measures import ALONE, CUT, GRANTS, GUEST, IDLE, KILLED, LOADS, MASS_CUT, MEASURES, STORE, Measure
+from benchmarks.measures import (
+    ALONE,
+    CUT,
+    FIRST_SCREEN,
+    GRANTS,
+    GUEST,
+    IDLE,
+    KILLED,
+    LOADS,
+    MASS_CUT,
+    MEASURES,
+    STORE,
+    UPDATES,
+    Measure,
+)
 from benchmarks.sample import Sample, memory, take
 from benchmarks.stand import FOLDER, LoadError, Stand, free_port, load_command, stand
 from benchmarks.table import Results, lines
@@ -128,6 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_cuts(here, options.sessions_cut, min(options.rounds, CUTS), results)
         if any(measure in GUEST for measure in measures):
             run_guest(min(3 * options.rounds, OPENINGS), results)
+        if first := [measure for measure in measures if measure in FIRST_SCREEN]:
+            run_program(first, results, "first_screen", str(options.rounds))
+        if updates := [measure for measure in measures if measure in UPDATES]:
+            run_program(updates, results, "updates", str(options.rounds))
         if grants := [measure for measure in measures if measure in GRANTS]:
             run_program(grants, results, "provider_grants", str(options.rounds), str(options.granted))
         if sizes := [measure for measure in measures if measure in STORE]:

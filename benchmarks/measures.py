@@ -21,6 +21,8 @@ ONE = "eva, 1 client"
 EIGHT = "eva, 8 clients"
 PROVIDER_WORK = "provider"
 NODE_WORK = "node"
+EVA_PAGE = "eva, page and node"
+NOVNC_PAGE = "noVNC, websockify"
 SIZES = (10, 1_000, 100_000)
 DATABASES = ("sqlite", "pg")
 
@@ -216,6 +218,24 @@ GUEST = (
     ),
 )
 
+FIRST_SCREEN = (
+    Measure(
+        "first-screen",
+        "ms",
+        base=NOVNC_PAGE,
+        note="a real guest, in Chromium: from the press to the first picture; ours has a ticket, a START and a dial before it",
+    ),
+    Measure(
+        "page-load",
+        "ms",
+        base=NOVNC_PAGE,
+        note="nothing cached; ours until somebody can sign in, theirs until its button can be pressed",
+    ),
+)
+UPDATES = (
+    Measure("updates", "1/s", base=NOVNC_PAGE, note="pictures painted of a guest that redraws its whole screen without end"),
+)
+
 _SLOWEST, _BASE_SIZE = size_name(SIZES[-1]), size_name(SIZES[0])
 
 # Each of these measures is taken of either database, which is the end of its name.
@@ -255,4 +275,4 @@ STORE = tuple(
     for what, note in (("grant", "the transactions of a grant: the offer, the node's receipt"), ("lease", "that of a lease"))
 )
 
-MEASURES = LOADS + IDLE + MASS_CUT + GUEST + GRANTS + STORE
+MEASURES = LOADS + IDLE + MASS_CUT + GUEST + FIRST_SCREEN + UPDATES + GRANTS + STORE

@@ -290,8 +290,8 @@ class ControlChannel:
 
     async def _list_consents(self, account: Account, params: Members) -> Mapping[str, Json]:
         params.nothing_else()
-        desk = self._desk
-        mine = [a for a in desk.consents.ledger.standing(desk.clock.now()) if a.consent.admits(account.name, account.groups)]
+        desk, now = self._desk, self._desk.clock.now()
+        mine = [a for a in desk.consents.ledger.standing(now) if a.consent.admits(account.name, account.groups)]
         listed: list[Json] = []
         room = MAX_LISTING
         for one in sorted(mine, key=lambda a: a.term.wall):
@@ -302,13 +302,13 @@ class ControlChannel:
                 "giver": consent.giver,
                 "kinds": sorted(map(str, consent.kinds)),
                 "access": str(consent.access),
+                "watched": consent.watched,
                 "expires_at": consent.expires_at,
+                "remaining_s": int(one.term.remaining(now)),
                 "reason": consent.reason,
                 "running": any(d.uuid == one.pin.uuid and d.running for d in desk.inventory.find(consent.resource_id)),
                 "sessions": len(under),
-                "connected": [
-                    {"account": x.session.operator.account, "kind": str(x.session.kind)} for x in under[:CONNECTED_TOLD]
-                ],
+                "connected": [{"account": x.account, "kind": str(x.session.kind)} for x in under[:CONNECTED_TOLD]],
             }
             room -= len(json.dumps(row)) + 1
             if room < 0:

@@ -6,11 +6,10 @@ A path is looked up as it came: no query, no dots, no other spelling. Errors: Mi
 from __future__ import annotations
 
 import http
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from web.assets import Asset, headers, site
+from web.assets import Asset, headers, is_known, site, takes_gzip
 
 Field = tuple[str, str]
 
@@ -74,18 +73,3 @@ def _reply(request: PlainRequest, asset: Asset) -> Reply:
     if takes_gzip(request.all("accept-encoding")):
         return Reply(http.HTTPStatus.OK, (*fields, ("Content-Encoding", "gzip")), asset.packed)
     return Reply(http.HTTPStatus.OK, fields, asset.content)
-
-
-def is_known(if_none_match: Sequence[str], etag: str) -> bool:
-    """RFC 9110 13.1.2, by weak comparison."""
-    tags = [tag.strip().removeprefix("W/") for text in if_none_match for tag in text.split(",")]
-    return tags == ["*"] or etag.removeprefix("W/") in tags
-
-
-def takes_gzip(accept_encoding: Sequence[str]) -> bool:
-    """RFC 9110 12.5.3. A coding with any weight but 0 will do; what cannot be read does not count."""
-    for coding in ",".join(accept_encoding).split(","):
-        name, _, weight = coding.partition(";")
-        if name.strip().lower() == "gzip":
-            return weight.strip().lower().removeprefix("q=").strip("0.") != "" or not weight.strip()
-    return False

@@ -35,6 +35,7 @@ class Listener(Protocol):
 class Onlookers(Protocol):
     """Those tenants who watch what is done under their consents: broker.watch_desk.WatchDesk. No call waits."""
 
+    def present(self, pin: Pin) -> list[Mapping[str, Json]]: ...
     def changed(self, pin: Pin) -> None: ...
     def renewed(self, before: Accepted, after: Accepted) -> None: ...
     def over(self, jtis: Collection[str], ending: Ending, cut_us: int) -> None: ...
@@ -57,6 +58,10 @@ class Live:
     @property
     def id(self) -> str:
         return self.session.id
+
+    @property
+    def account(self) -> str:
+        return self.session.operator.account
 
     @property
     def pin(self) -> Pin:
@@ -141,6 +146,8 @@ class Roster:
             }
             for live in here[:VIEWERS_TOLD]
         ]
+        if self.onlookers is not None:
+            viewers += self.onlookers.present(pin)[: VIEWERS_TOLD - len(viewers)]
         keyboard = self.keyboards.get(pin)
         for live in here:
             live.tell(Event.VIEWERS, {"viewers": viewers, "keyboard": keyboard.owner if keyboard is not None else None})

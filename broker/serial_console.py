@@ -343,7 +343,7 @@ class SerialConsole:
             if count == 0:
                 break
             if self.transcript is not None:
-                self._transcribe(self.transcript, viewer, bytes(viewer.pending[:count]))
+                self.transcript.passed(viewer.session, bytes(viewer.pending[:count]), viewer.consumed, viewer.masks)
             del viewer.pending[:count]
             self.allowance.wrote(count)
             viewer.consumed += count
@@ -356,12 +356,6 @@ class SerialConsole:
             viewer.connection.resume_operator()
         viewer.watch_held()
         self._want_write(bool(viewer.pending) and self.allowance.room > 0 and viewer.gate.open())
-
-    @staticmethod
-    def _transcribe(transcript: Transcript, viewer: SerialViewer, data: bytes) -> None:
-        """Tells who watches what passes now, but of a masked entry no more than that it does."""
-        for piece, masked in viewer.masks.split(viewer.consumed, data):
-            transcript.typed(viewer.session, piece, masked=masked)
 
     def listen(self, transcript: Transcript | None) -> None:
         """Who watches is told what is typed from now on, by this; None: nobody watches."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from broker.echo import Echo, Hidden, Text
+from broker.masks import Masks
 from broker.session import Session
 
 GATHER = 0.05  # seconds in which parts are gathered into one notice
@@ -25,8 +26,13 @@ class Transcript:
         self._look_at = 0.0
         self._flush: asyncio.TimerHandle | None = None
 
+    def passed(self, session: Session, data: bytes, start: int, masks: Masks) -> None:
+        """The session's bytes from its `start`th on have passed the gate."""
+        for piece, masked in masks.split(start, data):
+            self.typed(session, piece, masked=masked)
+
     def typed(self, session: Session, data: bytes, *, masked: bool) -> None:
-        """The session's bytes have passed the gate."""
+        """The same of bytes that are all masked, or none of them."""
         if session is not self._typist:
             self._echo.break_off()
             self.flush()

@@ -26,6 +26,7 @@ IDLE_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 20.0  # for an answer that is not ready at once: an issuer is asked, up to three times
 RATE: Final = 20_000  # bytes a second that a reader takes at least, with OPEN_TIMEOUT before it counts
 CHUNK: Final = 16 * 1024
+BELOW: Final = 128 * 1024  # bytes of an answer that the transports below may still hold when we have written its last
 WEBSOCKETS: Final = b"GET /v1/"
 
 
@@ -68,6 +69,8 @@ class Visitor(asyncio.Protocol):
         self._closing = False
         self._thinking: asyncio.Task[None] | None = None
         self._unsent = memoryview(b"")  # of the answer's body
+        self._below = 0  # bytes of it that may not have left when its last is written
+        self._sunk = 0  # bytes that came when no request was waited for any more
         self._held = False  # the transport takes no more just now
 
     # -- the transport's calls -----------------------------------------------------------------------------------
@@ -82,6 +85,9 @@ class Visitor(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
+            self._sunk += len(data)
+            if self._sunk > MAX_READ:
+                self.transport.abort()
             return
         if self._http is None:
             self._opening += data
@@ -177,6 +183,7 @@ class Visitor(asyncio.Protocol):
             fields.append(("Connection", "close"))
         self.transport.write(self._http.send(h11.Response(status_code=reply.status, headers=fields, reason=reply.status.phrase)))
         self._unsent = memoryview(b"" if self._headless else reply.body)
+        self._below = min(len(self._unsent), BELOW)
         self._send()
 
     def _send(self) -> None:
@@ -193,11 +200,11 @@ class Visitor(asyncio.Protocol):
     def _finish(self) -> None:
         assert self._http is not None  # noqa: S101 - it has sent the answer
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-            self.close()
+            self._part()
             return
         self._http.start_next_cycle()
         self._busy = False
-        self._deadline(IDLE_SECONDS)
+        self._deadline(IDLE_SECONDS + self._below / RATE)
         self._porter.rest(self)
         # in the next turn of the loop: one read can hold a thousand requests
         self._loop.call_soon(self._resume)
@@ -209,8 +216,19 @@ class Visitor(asyncio.Protocol):
 
     # -- the end -------------------------------------------------------------------------------------------------
 
+    def _part(self) -> None:
+        """Ends the connection after the last answer: where much is on its way, the peer does, having it whole, or the deadline.
+
+        TLS below gives a close one second and drops what has not been sent by then.
+        """
+        if self._below <= CHUNK:
+            self.close()
+        else:
+            self._closing = True
+            self.transport.resume_reading()
+
     def close(self) -> None:
-        """Ends the connection once what is written is sent; the deadline stands."""
+        """Ends the connection; the deadline stands."""
         self._closing = True
         self.transport.close()
 

@@ -99,6 +99,10 @@ class WatchChannel:
         log.info("refused %s at %s: %s", self._operator.account, self._address, error)
         return Failure(number, error.refusal)
 
+    @property
+    def has_console(self) -> bool:
+        return any(session.ending is None for session in self._shown.values())
+
     # -- what is told --------------------------------------------------------------------------------------------
 
     def notify(self, event: StrEnum, params: Mapping[str, Json]) -> None:

@@ -26,6 +26,7 @@ from broker.tickets import Tickets
 from broker.transcript import Parts, Transcript
 from broker.watching import Rein, TooManyWatch, Watching
 from eva import audit
+from eva.consent import Access
 from eva.control import Refusal, Refused
 from eva.ending import Ending
 from eva.instant import NS, Instant
@@ -53,6 +54,8 @@ class Watcher(Protocol):
     id: str
     accepted: Accepted
 
+    @property
+    def has_console(self) -> bool: ...
     def tell_state(self) -> None: ...
     def tell_typed(self, session: Session, parts: list[Json]) -> None: ...
     def over(self, ending: Ending, at_ms: int, cut_us: int) -> None: ...
@@ -129,6 +132,7 @@ class WatchDesk:
         if rein.held != held:
             self.sessions.heed(rein)
         self._listen(current.pin)
+        self.sessions.roster.tell_viewers(current.pin)
 
     def done(self, watcher: Watcher) -> None:
         """The connection is over, or came to nothing."""
@@ -140,6 +144,7 @@ class WatchDesk:
         self.watchers.pop(watcher.id, None)
         self.metrics.watches.set(len(self.watchers))
         self._listen(watcher.accepted.pin)
+        self.sessions.roster.tell_viewers(watcher.accepted.pin)
         if watcher.id in self._begun:
             self._begun.discard(watcher.id)
             self._journal.post(None, self._entry(watcher, audit.Event.WATCH_END, {"watch": watcher.id}))
@@ -207,6 +212,20 @@ class WatchDesk:
         self._journal.post(Change().forget_watches(seen).forget_reins(self._watching.keep(standing)))
 
     # -- Onlookers -----------------------------------------------------------------------------------------------
+
+    def present(self, pin: Pin) -> list[Mapping[str, Json]]:
+        """Who watches this VM with no console open, as a viewer: operators are to know that what they type is seen."""
+        return [
+            {
+                "session": watcher.id,
+                "account": TENANT + watcher.accepted.consent.giver,
+                "kind": min(map(str, watcher.accepted.consent.kinds)),
+                "access": str(Access.VIEW),
+                "attached": True,
+            }
+            for watcher in self.watchers.values()
+            if watcher.accepted.pin == pin and not watcher.has_console
+        ]
 
     def changed(self, pin: Pin) -> None:
         """Soon tells those who watch this VM how all stands; many such calls make one notice."""

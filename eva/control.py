@@ -35,7 +35,7 @@ CONSOLE_SUBPROTOCOLS = {Kind.SERIAL: SERIAL_SUBPROTOCOL, Kind.GRAPHICS: GRAPHICS
 class Method(StrEnum):
     """What a client may ask. Parameters and results: docs/protocol.md."""
 
-    SIGN_IN = "sign_in"  # account, password; or nothing, with a client certificate
+    SIGN_IN = "sign_in"  # account, password; or nothing, with a client certificate or the cookie of an issuer's word
     WORKSTATION_GRANT = "workstation.grant"
     WORKSTATION_REVOKE = "workstation.revoke"
     CONSENTS_LIST = "consents.list"

@@ -89,6 +89,15 @@ async def test_a_vm_that_is_not_one_is_refused(node: Core, domains: tuple[Domain
     await node.settle()
     (receipt,) = node.receipts()
     assert (receipt.event, receipt.fact("why")) == (Event.REFUSED, str(reject))
+    assert node.metrics.registry.get_sample_value("eva_consents_refused_total", {"why": str(reject)}) == 1
+
+
+async def test_one_that_has_run_out_is_refused_for_that_whatever_became_of_its_vm(node: Core):
+    node.domains.by_id.clear()
+    node.grant(consent(seconds=60, issued_at=START - 60))
+    await node.settle()
+    (receipt,) = node.receipts()
+    assert (receipt.event, receipt.fact("why")) == (Event.REFUSED, str(Reject.TIME))
 
 
 async def test_what_was_refused_stays_refused_with_one_receipt(node: Core):
@@ -497,6 +506,24 @@ async def test_more_revocations_than_one_answer_carries_come_in_pages(node: Core
     assert not await node.renew(*many[:MAX_REVOCATIONS], seq=len(many))
     assert (hurried, node.consents.seq_on_disk) == ([True], MAX_REVOCATIONS)
     assert await node.renew(*many[MAX_REVOCATIONS:], seq=len(many))
+    assert hurried == [True]
+
+
+async def test_a_lease_that_brings_nothing_new_is_not_asked_for_again_at_once(node: Core):
+    hurried: list[bool] = []
+    node.consents.behind = lambda: hurried.append(True)
+    node.clock.run(10)
+    assert not await node.renew(seq=1)
+    assert hurried == []
+
+
+async def test_whoever_waits_for_a_lease_is_told_when_it_counts(node: Core):
+    told: list[bool] = []
+    node.consents.renewed = lambda: told.append(node.lease.is_open(node.clock.now()))
+    node.clock.run(10)
+    assert not node.answer(jti())
+    assert await node.renew()
+    assert told == [True]
 
 
 async def test_a_lease_with_one_bad_revocation_does_not_count(node: Core):
@@ -537,6 +564,15 @@ async def test_receipts_are_numbered_without_gaps_over_restarts(node: Core):
     await after.settle()
     assert [r.number for r in node.receipts() + after.receipts()] == [1, 2, 3]
     await after.stop()
+
+
+async def test_what_the_provider_has_is_told_once(node: Core):
+    delivered: list[int] = []
+    node.consents.delivered = lambda: delivered.append(len(node.outbox.oldest()))
+    node.grant()
+    for receipts in (0, 1, 1):
+        await node.renew(receipts=receipts)
+    assert delivered == [0]
 
 
 async def test_receipts_are_sent_again_until_the_provider_has_them(node: Core):
@@ -598,3 +634,21 @@ async def test_after_the_disk_failed_no_receipt_leaves(node: Core):
         while not node.failures:
             await asyncio.sleep(0)
     assert node.published == []
+
+
+# -- watching ------------------------------------------------------------------------------------------------------------
+
+
+async def test_where_tenants_can_watch_is_told_when_a_consent_is_accepted(node: Core):
+    node.grant()
+    node.consents.watch_origin = "https://watch.example:8446"
+    node.grant(giver="tenant2")
+    await node.settle()
+    assert [r.fact("watch") for r in node.receipts()] == ["", "https://watch.example:8446"]
+
+
+async def test_the_audit_says_whether_its_giver_has_to_watch(node: Core):
+    node.grant(watched=True)
+    await node.settle()
+    (record,) = node.records(audit.Event.CONSENT_ACCEPTED)
+    assert record.facts["watched"] is True

@@ -8,14 +8,17 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
+from broker.admission import Wish
 from broker.attempts import BY_ADDRESS
-from broker.session import State
+from broker.masks import MAX_MASKS
+from broker.session import Operator, State
 from eva import audit
 from eva.consent import Access, Kind, Principal
 from eva.control import Event, Mark, Method, Notice, Refusal, Refused, decode_from_node
@@ -23,7 +26,7 @@ from eva.whereabouts import Whereabouts
 from eva.wire import Event as ReceiptEvent
 from lab.certificates import Authority
 from tests.answering_provider import AnsweringProvider, answering_provider
-from tests.broker_parts import hears, notice, vm_id
+from tests.broker_parts import BOB, News, hears, notice, vm_id
 from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal
 
 
@@ -190,6 +193,55 @@ async def test_one_sees_the_consents_for_oneself_and_no_others(door: Port):
     async with door.signed_in() as client:
         listed = (await ask(client, Method.CONSENTS_LIST))["consents"]
     assert [c["consent"] for c in listed] == [mine.jti]
+
+
+async def test_one_sees_who_is_on(door: Port):
+    one = door.node.grant()
+    door.node.grant(giver="tenant2", seconds=600)
+    await door.node.open(Kind.SERIAL, operator=BOB)
+    wish = Wish(one.resource_id, Kind.GRAPHICS, Access.VIEW, one.cid)
+    await door.node.sessions.open(wish, Operator.tenant(one.giver, "127.0.0.1"), News())
+    async with door.signed_in() as client:
+        listed = (await ask(client, Method.CONSENTS_LIST))["consents"]
+    assert [(row["sessions"], row["connected"]) for row in listed] == [
+        (0, []),
+        (2, [{"account": "bob", "kind": "serial"}, {"account": "tenant:tenant1", "kind": "graphics"}]),
+    ]
+
+
+async def test_masked_input_is_announced(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        assert await ask(client, Method.INPUT_MASK, session=found["session"], count=8, **{"from": 3}) == {}
+    viewer: Any = door.node.sessions.roster.lives[found["session"]].viewer
+    assert list(viewer.masks.split(0, b"pw=hunter2!;")) == [(b"pw=", False), (b"hunter2!", True), (b";", False)]
+
+
+@pytest.mark.parametrize(
+    "params", [{"from": -1, "count": 1}, {"from": 0, "count": 0}, {"from": 0}, {"from": 0, "count": 1, "more": 1}]
+)
+async def test_a_mask_that_means_nothing_is_refused(door: Port, params: dict[str, int]):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        assert await refusal(client, Method.INPUT_MASK, session=found["session"], **params) is Refusal.BAD_REQUEST
+
+
+async def test_masks_are_few(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        for start in range(MAX_MASKS):
+            await ask(client, Method.INPUT_MASK, session=found["session"], count=1, **{"from": start})
+        assert await refusal(client, Method.INPUT_MASK, session=found["session"], count=1, **{"from": 99}) is Refusal.TOO_MANY
+
+
+async def test_anothers_session_is_not_ones_to_mask(door: Port):
+    door.node.grant()
+    session = await door.node.open(Kind.SERIAL, operator=BOB)
+    async with door.signed_in() as client:
+        assert await refusal(client, Method.INPUT_MASK, session=session.id, count=1, **{"from": 0}) is Refusal.NO_SESSION
 
 
 async def test_the_whole_way_from_sign_in_to_the_guest(door: Port):

@@ -125,3 +125,34 @@ def test_a_release_never_waits(ends):
     while stand.gate.send(ends[0], b"x" * 65536):
         pass
     stand.gate.release(ends[0], b"up")
+
+
+# -- the giver's rein --------------------------------------------------------------------------------------------------
+
+
+def test_a_rein_that_holds_lets_no_input_through(ends):
+    stand = Stand()
+    stand.rein.paused = True
+    assert stand.gate.send(ends[0], b"ls\n") == 0
+    assert not stand.gate.open()
+
+
+def test_it_lets_through_what_is_no_input(ends):
+    stand = Stand()
+    stand.rein.paused = True
+    assert stand.gate.send(ends[0], b"update", is_input=False) == 6
+
+
+def test_what_is_no_input_does_not_pass_a_gate_that_is_shut(ends):
+    stand = Stand()
+    stand.gate.shut(Ending.CONSENT_REVOKED)
+    assert stand.gate.send(ends[0], b"update", is_input=False) == 0
+
+
+def test_who_holds_is_told():
+    stand = Stand()
+    assert stand.gate.held_by == ""
+    stand.clock.run(7)
+    assert stand.gate.held_by == "lease"
+    stand.rein.paused = True
+    assert stand.gate.held_by == "tenant"

@@ -118,3 +118,39 @@ async def test_who_breaks_the_protocol_ends_this_session_alone(node: Core, side:
             await client.send(b"RFB 009.009\n")
         await client.wait_closed()
     assert (session.ending, other.ending, len(node.sessions)) == (Ending.PROTOCOL_ERROR, None, 1)
+
+
+# -- the giver's rein ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_waited_when_input_was_held_is_known_to_be_down(node: Core):
+    """It is written when input is let go; an operator who leaves then leaves nothing down."""
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest, live = node.dialer.guest, node.live(session)
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        node.clock.run(7)
+        await client.send(key(0x61, down=True))
+        await (await client.ping())
+        for paused in (True, False):
+            live.gate.rein.paused = paused
+            node.sessions.heed(live.gate.rein)
+        await node.renew()
+        assert await hears(guest, 16) == key(0x61, down=False) + key(0x61, down=True)
+        node.sessions.end(session, Ending.OPERATOR_LEFT)
+        assert await hears(guest, 8) == key(0x61, down=False)
+
+
+async def test_input_that_is_held_holds_no_request(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest, live = node.dialer.guest, node.live(session)
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        live.gate.rein.paused = True
+        await client.send(key(0x61, down=True) + request(incremental=True))
+        assert await hears(guest, 10) == request(incremental=True)
+        assert live.viewer.waiting == 8

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from broker.pages import Pages, PlainRequest, Reply, is_known, takes_gzip
+from broker.pages import Pages, PlainRequest, Reply
 from web.assets import HOME
 
 SCRIPT = "/shared/json_rpc.js"
@@ -96,27 +96,3 @@ def test_another_spelling_is_nothing(pages: Pages, target: str) -> None:
 def test_it_is_only_read(pages: Pages, method: str) -> None:
     reply = found(pages, asked("/", method))
     assert (reply.status, reply.last, dict(reply.fields)["Allow"]) == (405, True, "GET, HEAD")
-
-
-@pytest.mark.parametrize("text", ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate , gzip ; q=1", "gzip;q=0.001"])
-def test_gzip_is_taken(text: str) -> None:
-    assert takes_gzip([text])
-
-
-@pytest.mark.parametrize("text", ["", "identity", "gzip;q=0", "gzip;q=0.0", "gzip; Q=0.000", "xgzip", "br", "gzipped"])
-def test_gzip_is_not_taken(text: str) -> None:
-    assert not takes_gzip([text])
-
-
-def test_several_fields_are_one(pages: Pages) -> None:
-    assert takes_gzip(["br", "gzip"])
-
-
-@pytest.mark.parametrize("text", ['"a"', 'W/"a"', '"b", "a"', '"b",W/"a"', "*", ' "a" '])
-def test_a_tag_that_is_known(text: str) -> None:
-    assert is_known([text], '"a"')
-
-
-@pytest.mark.parametrize("text", ["", "a", '"b"', '"a', '"aa"', '"*"'])
-def test_a_tag_that_is_not(text: str) -> None:
-    assert not is_known([text], '"a"')

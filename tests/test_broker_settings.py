@@ -197,3 +197,43 @@ def test_what_an_issuer_needs(key: str):
 )
 def test_what_an_issuer_may_not_be(key: str, text: str):
     assert fault(with_oidc(**{key: text})).key.startswith(f"operators.oidc.{key}")
+
+
+# -- watching ------------------------------------------------------------------------------------------------------------
+
+WATCH = "watch: {certificate: /c, key: /k, names: [watch.example], origins: ['https://p.example'], url: 'https://watch.example:8446'}\n"
+
+
+def test_nobody_watches_where_nothing_is_said_of_it():
+    assert parse(LEAST, "x").watch is None
+
+
+def test_a_watch_listener():
+    found = parse(LEAST + WATCH, "x").watch
+    assert found is not None
+    assert (found.port, found.names, found.url) == (8446, frozenset({"watch.example"}), "https://watch.example:8446")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("certificate: /c, ", "", "watch.certificate"),
+        ("names: [watch.example]", "names: []", "watch.names"),
+        ("origins: ['https://p.example']", "origins: []", "watch.origins"),
+        ("origins: ['https://p.example']", "origins: ['null']", "watch.origins"),
+        (", url: 'https://watch.example:8446'", "", "watch.url"),
+        ("'https://watch.example:8446'", "'https://watch.example:8446/'", "watch.url"),
+        ("'https://watch.example:8446'", "'https://other.example'", "watch.url"),
+        ("'https://watch.example:8446'", "'http://watch.example'", "watch.url"),
+        ("}", ", client_ca: /a}", "watch.client_ca"),
+    ],
+)
+def test_a_watch_listener_that_would_not_do(before: str, after: str, key: str):
+    assert fault(LEAST + WATCH.replace(before, after)).key == key
+
+
+def test_the_shipped_watch_listener_is_taken_once_it_is_no_comment():
+    text = re.sub(r"(?ms)^# watch:.*?(?=^$)", lambda found: re.sub(r"(?m)^# ?", "", found[0]), EXAMPLE.read_text())
+    found = parse(text, "x").watch
+    assert found is not None
+    assert found.url == "https://ercs01-watch.eva.example:8446"

@@ -10,6 +10,7 @@ import pytest
 
 from broker.safelist import Row
 from broker.state import BadState, Change, Loaded, State
+from broker.watching import StoredRein
 from eva.ending import Ending
 from eva.instant import NS
 from eva.ledger import Accepted, Ended, Term, Watermark
@@ -169,3 +170,13 @@ def test_a_flipped_bit_is_refused_or_read_and_never_another_error(path: Path):
             assert error.path == path  # noqa: PT017 - it is allowed not to be raised
             refused += 1
     assert refused > 20
+
+
+def test_pauses_and_watch_tokens_come_back(path: Path):
+    change = (
+        Change().pause("c1", paused=True).watch_begun("c1").watch_begun("c2").pause("c2", paused=False).pause("c3", paused=True)
+    )
+    write(path, change.watch("t1", 60).watch("t2", 90).forget_watches(60).forget_reins(["c3"]))
+    found = load(path)
+    assert found.reins == (StoredRein("c1", paused=True, begun=True), StoredRein("c2", paused=False, begun=True))
+    assert found.watches == {"t2": 90}

@@ -113,6 +113,11 @@ def test_control_events() -> None:
     assert sorted(first_column(PROTOCOL, "notification")) == sorted(values(control.Event))
 
 
+def test_watch_methods_and_notifications() -> None:
+    assert first_column(PROTOCOL, "watch method") == values(watch.WatchMethod)
+    assert first_column(PROTOCOL, "watch notification") == values(watch.WatchEvent)
+
+
 def test_refusals() -> None:
     assert list_after("Errors carry `data.reason`:") == values(control.Refusal)
 
@@ -166,6 +171,7 @@ def test_paths_and_subprotocols() -> None:
     for name in (
         *(control.CONTROL_PATH, control.CONSOLE_PATH, control.SUBPROTOCOL, control.SERIAL_SUBPROTOCOL),
         *(control.GRAPHICS_SUBPROTOCOL, control.TICKET_PREFIX, wire.LEASE_PATH, wire.CONTENT_TYPE),
+        *(watch.WATCH_PATH, watch.WATCH_SUBPROTOCOL, watch.TOKEN_PREFIX),
     ):
         assert name in PROTOCOL
 

@@ -356,3 +356,30 @@ def test_order_and_repetition_change_nothing(facts, random):
         if what == "accept" and c.jti not in ended and not any(c.resource_id == r and c.issued_at <= t for r, t in marks)
     }
     assert play(facts) == play(shuffled) == expected
+
+
+# What stands by its cid
+
+
+def test_by_its_cid_the_latest_is_found():
+    clock, one, books = HandClock(), consent(), ledger()
+    books.accept(one, PIN, clock.now())
+    again = consent(issued_at=one.issued_at + 1, cid=one.cid)
+    books.accept(again, PIN, clock.now())
+    found = books.standing_as(one.cid, clock.now())
+    assert found is not None
+    assert found.consent == again
+
+
+@pytest.mark.parametrize("how", ["unknown", "ended", "expired", "key"])
+def test_what_does_not_stand_is_not_found_by_its_cid(how: str):
+    clock, one, books = HandClock(), consent(60), ledger()
+    if how != "unknown":
+        books.accept(one, PIN, clock.now())
+    if how == "ended":
+        books.end([Ended(one.jti, Ending.CONSENT_REVOKED, one.expires_at)])
+    elif how == "expired":
+        clock.run(60)
+    elif how == "key":
+        books.use_keys({"other"})
+    assert books.standing_as(one.cid, clock.now()) is None

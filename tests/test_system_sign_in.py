@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Page, expect
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from broker.sign_in import PASS_COOKIE
 from broker.sign_in_pages import CALLBACK
 from eva.audit import Event as Audited
 from eva.control import CONTROL_PATH, SUBPROTOCOL, Method, Refusal, Refused
+from lab.browser import Browser as Chromium
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.oidc_parts import WEBSITE, OidcServer, private_jwk
@@ -21,7 +24,15 @@ from tests.sign_in_browser import Browser
 from tests.system_operator import NODE, Operator, trusting
 from tests.system_parts import audit_of, consented, until
 
-PEOPLE = {"olivia": {"preferred_username": "olivia", "groups": ["corp-ops"]}}
+PEOPLE = {
+    "olivia": {"preferred_username": "olivia", "groups": ["corp-ops"]},
+    "sam": {"preferred_username": "sam", "groups": ["staff"]},
+}
+
+
+def at(cloud: Cloud) -> str:
+    """The node by its address: so it is another site than the issuer, which is at localhost."""
+    return f"https://127.0.0.1:{cloud.nodes[NODE].port}"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +40,7 @@ def place(libvirt_host: LibvirtHost, tmp_path_factory: pytest.TempPathFactory) -
     """A cloud whose node knows the issuer."""
     with Cloud({"host1": libvirt_host.uri}) as cloud:
         node = cloud.nodes[NODE]
-        url = f"https://localhost:{node.port}"
+        url = at(cloud)
         home = tmp_path_factory.mktemp("openid") / "server"
         server = OidcServer(home, "https://api.example", f"{url}{CALLBACK}", people=PEOPLE)
         server.start(private_jwk("key-1"))
@@ -54,7 +65,6 @@ async def connected(cloud: Cloud, browser: Browser) -> AsyncIterator[Operator]:
         f"wss://localhost:{port}{CONTROL_PATH}",
         ssl=trusting(cloud),
         host="127.0.0.1",
-        origin=f"https://localhost:{port}",  # type: ignore[arg-type]
         additional_headers=browser.header,
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
@@ -66,11 +76,47 @@ async def connected(cloud: Cloud, browser: Browser) -> AsyncIterator[Operator]:
         await operator.close()
 
 
+async def over_the_issuer(page: Page, person: str) -> None:
+    """Clicks, and signs in at the issuer's own pages."""
+    await page.get_by_role("button", name="Sign in with Corp").click()
+    await page.locator("input[name=login]").fill(person)
+    await page.locator("input[name=password]").fill("any")
+    await page.locator("button[type=submit]").click()
+    await page.get_by_role("button", name="Continue").click()
+
+
+async def test_a_browser_goes_to_the_issuer_and_comes_back_signed_in(place: tuple[Cloud, OidcServer]) -> None:
+    cloud, server = place
+    async with Chromium(cloud.authority.ca, server.ca) as chromium:
+        page = await chromium.window()
+        await page.goto(at(cloud))
+        await over_the_issuer(page, "olivia")
+        await expect(page.get_by_role("button", name="Account olivia")).to_be_visible()
+        assert page.url == f"{at(cloud)}/"
+        assert [cookie["name"] for cookie in await page.context.cookies(at(cloud))] == [PASS_COOKIE]  # and that is used
+        await page.reload()
+        await expect(page.get_by_role("button", name="Sign in with Corp")).to_be_visible()
+        chromium.taken("request")  # the issuer's pages ask for a font of another host
+
+
+async def test_who_is_not_admitted_is_told_so_once(place: tuple[Cloud, OidcServer]) -> None:
+    cloud, server = place
+    async with Chromium(cloud.authority.ca, server.ca) as chromium:
+        page = await chromium.window()
+        await page.goto(at(cloud))
+        await over_the_issuer(page, "sam")
+        await expect(page.get_by_role("alert")).to_contain_text("your account may not use this node")
+        await page.reload()
+        await expect(page.get_by_role("button", name="Sign in with Corp")).to_be_visible()
+        await expect(page.get_by_role("alert")).to_have_count(0)
+        chromium.taken("request")
+
+
 async def test_an_operator_of_the_issuers_works_and_outlives_a_reload(place: tuple[Cloud, OidcServer], vm: Guest) -> None:
     cloud, server = place
     node = cloud.nodes[NODE]
     await consented(cloud, vm)
-    browser = Browser(f"https://localhost:{node.port}", Path(cloud.authority.ca), server)
+    browser = Browser(at(cloud), Path(cloud.authority.ca), server)
     assert (await browser.signs_in()).headers["location"] == "/"
     async with connected(cloud, browser) as olivia:
         result = await olivia.ask(Method.SIGN_IN)

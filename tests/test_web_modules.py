@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page
 
 import web
@@ -20,7 +21,10 @@ HOME = Path(web.__file__).parent
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all of them: they leave nothing behind
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def page(certificates: Authority) -> AsyncIterator[Page]:
     async with OtherSite({"/": PAGE}, folder=HOME).serving(certificates) as site, Browser(certificates.ca) as browser:
         page = await browser.window()
@@ -42,8 +46,11 @@ async def test_every_printable_sign_has_its_key(page: Page, layout: str) -> None
 
 
 async def test_no_two_signs_have_the_same_strokes(page: Page) -> None:
-    script = "return [...given].map((sign) => JSON.stringify(m.strokesOf(m.LAYOUTS.de, sign).map(({code, shift, altgr}) => [code, shift, altgr])))"
-    strokes = await run(page, "shared/layouts.js", script, PRINTABLE + "äöüßÄÖÜ§°²³€´")
+    script = """
+        const plain = ({code, shift, altgr}) => [code, shift, altgr];
+        return [...given].map((sign) => JSON.stringify(m.strokesOf(m.LAYOUTS.de, sign).map(plain)));
+    """
+    strokes = await run(page, "shared/layouts.js", script, PRINTABLE + "äöüßÄÖÜ§°²³€")
     assert len(set(strokes)) == len(strokes)
 
 

@@ -12,7 +12,7 @@ from lab.browser import Browser
 from lab.cloud import OPERATOR, PASSWORD, Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.ports import free_port
-from tests.operator_window import SLOW_MS
+from tests.operator_window import SLOW_MS, open_console
 from tests.system_operator import NODE
 from tests.system_parts import consented, well
 from tests.web_parts import Network, at_prompt, is_told, saved, shows, type_line
@@ -53,6 +53,7 @@ async def page(fragile: Cloud, network: Network, by_way: int, vm: Guest) -> Asyn
         await signed_in(page)
         yield page
         await page.goto("about:blank")
+    await asyncio.to_thread(fragile.revoke, resource_id=vm.resource_id)
 
 
 async def signed_in(page: Page) -> None:
@@ -84,14 +85,13 @@ async def test_a_drop_of_ten_seconds_loses_and_doubles_no_byte(page: Page, netwo
 
 
 async def test_a_screen_comes_back_after_a_drop(page: Page, network: Network, vm: Guest) -> None:
-    await page.get_by_role("button", name=f"Open Screen of {vm.name}").click(timeout=SLOW_MS)
-    await expect(page.get_by_text("Connected", exact=True)).to_be_visible(timeout=SLOW_MS)
+    pane = await open_console(page, vm.name, "graphics")
     network.fail()
-    await expect(page.get_by_text("Connection lost, trying again")).to_be_visible()
+    await expect(pane.get_by_text("Connection lost, trying again")).to_be_visible()
     network.mend()
-    await expect(page.get_by_text("Connected", exact=True)).to_be_visible(timeout=SLOW_MS)
-    await expect(page.get_by_text("Keyboard: yours")).to_be_visible()
-    await expect(page.locator("canvas")).to_have_count(1)
+    await expect(pane.get_by_text("Connected", exact=True)).to_be_visible(timeout=SLOW_MS)
+    await expect(pane.get_by_text("Keyboard: yours")).to_be_visible()
+    await expect(pane.locator("canvas")).to_have_count(1)
 
 
 async def test_a_node_that_stops_signs_out_and_says_why(page: Page, fragile: Cloud, vm: Guest) -> None:
@@ -99,7 +99,7 @@ async def test_a_node_that_stops_signs_out_and_says_why(page: Page, fragile: Clo
     node = fragile.nodes[NODE]
     await node.program.stopped()
     await is_told(page, "You are signed out: the node is stopping or starting again.")
-    await asyncio.to_thread(node.start)
+    node.start()  # in this thread: with another it would end when that does
     await well(fragile)
     await signed_in(page)
     await expect(page.get_by_role("button", name=f"Open Serial of {vm.name}")).to_be_visible(timeout=SLOW_MS)
@@ -110,6 +110,6 @@ async def test_a_node_that_dies_leaves_no_session_and_the_page_says_so(page: Pag
     node = fragile.nodes[NODE]
     node.program.kill()
     await expect(pane.get_by_text("Connection lost, trying again")).to_be_visible()
-    await asyncio.to_thread(node.start)
+    node.start()  # in this thread: with another it would end when that does
     await expect(pane.get_by_text("The node no longer knows this session: it was restarted")).to_be_visible(timeout=SLOW_MS)
     await expect(pane.get_by_role("heading", name="The console is closed")).to_be_focused()

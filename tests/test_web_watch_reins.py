@@ -13,14 +13,10 @@ from lab.libvirt_host import Guest
 from tests.screen_parts import screen_of, shows_screen
 from tests.system_operator import PATIENCE, Console, Operator, shown, signed_in, type_on_screen, until_refused
 from tests.system_parts import count_in
-from tests.watch_parts import WatchedCloud, live, milliseconds, screen, serial, shows, watching
+from tests.watch_parts import WatchedCloud, live, milliseconds, press, screen, serial, shows, stop, watching
 
 CUT_MS = 1000.0
 CURSOR = 200  # pixels
-
-
-async def press(page: Page, name: str) -> None:
-    await page.get_by_role("button", name=name).click()
 
 
 async def pause(page: Page) -> None:
@@ -32,14 +28,6 @@ async def pause(page: Page) -> None:
 async def resume(page: Page) -> None:
     await press(page, "Resume input")
     await page.get_by_role("button", name="Pause input").wait_for()
-
-
-async def stop(page: Page) -> str:
-    """Stop, and give what the page says of the cut."""
-    await press(page, "Stop access")
-    await press(page, "Stop now")
-    await page.get_by_role("heading", name="You stopped the access").wait_for()
-    return await page.locator(".end .lead").inner_text()
 
 
 async def is_held(console: Console) -> None:

@@ -154,6 +154,18 @@ async def shows(locator: Locator, text: str) -> None:
     await expect(locator).to_contain_text(text, timeout=PATIENCE_MS)
 
 
+async def press(page: Page, name: str) -> None:
+    await page.get_by_role("button", name=name).click()
+
+
+async def stop(page: Page) -> str:
+    """Stop, and give what the page says of the cut."""
+    await press(page, "Stop access")
+    await press(page, "Stop now")
+    await page.get_by_role("heading", name="You stopped the access").wait_for()
+    return await page.locator(".end .lead").inner_text()
+
+
 def milliseconds(sentence: str) -> tuple[float, float]:
     """How long the cut took by the page's sentence: since the node heard of it, and since the button was pressed."""
     found = re.search(r"Cut ([\d.]+) ms after your Stop reached the node, and within ([\d.]+) ms of your pressing it", sentence)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +38,7 @@ class MissingAssets(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file. `packed`: its content by gzip; `etag`: a strong one (RFC 9110 8.8.3), of the content."""
+    """One file. `packed`: its content by gzip; `etag`: a weak one, since it goes with both forms (RFC 9110 8.8.3.3)."""
 
     content: bytes = field(repr=False)
     packed: bytes = field(repr=False)
@@ -50,7 +50,7 @@ class Asset:
         """Raises OSError."""
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()[:32]
-        return cls(content, gzip.compress(content, 9, mtime=0), _TYPES[path.suffix], f'"{digest}"')
+        return cls(content, gzip.compress(content, 9, mtime=0), _TYPES[path.suffix], f'W/"{digest}"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +98,18 @@ def headers(asset: Asset, connect: Iterable[str] = ()) -> dict[str, str]:
         "X-Frame-Options": "DENY",
         "Vary": "Accept-Encoding",
     }
+
+
+def is_known(if_none_match: Sequence[str], etag: str) -> bool:
+    """Whether whoever asks has the file already (RFC 9110 13.1.2: by weak comparison)."""
+    tags = [tag.strip().removeprefix("W/") for text in if_none_match for tag in text.split(",")]
+    return tags == ["*"] or etag.removeprefix("W/") in tags
+
+
+def takes_gzip(accept_encoding: Sequence[str]) -> bool:
+    """Whether the packed form may be sent (RFC 9110 12.5.3): gzip with any weight but 0; what cannot be read is none."""
+    for coding in ",".join(accept_encoding).split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip().lower() == "gzip":
+            return weight.strip().lower().removeprefix("q=").strip("0.") != "" or not weight.strip()
+    return False

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from provider.rest.arm import ArmError
-from web.assets import Asset, headers
+from web.assets import Asset, headers, is_known, takes_gzip
 
 AT_ONCE = 64  # files under way
 FOR_ONE = 12  # of them to one address: a browser has 6 connections
@@ -67,7 +67,7 @@ class File(Response):
 def file(request: Request, asset: Asset, seats: Seats) -> Response:
     """What the table's file is answered with."""
     fields = headers(asset)
-    if _names(request.headers.getlist("if-none-match"), asset.etag):
+    if is_known(request.headers.getlist("if-none-match"), asset.etag):
         return Response(status_code=304, headers=fields)
     return _packed(request, asset, fields, seats)
 
@@ -85,11 +85,6 @@ def address(request: Request) -> str:
 
 
 def _packed(request: Request, asset: Asset, fields: dict[str, str], seats: Seats) -> Response:
-    if _names(request.headers.getlist("accept-encoding"), "gzip"):
+    if takes_gzip(request.headers.getlist("accept-encoding")):
         return File(asset.packed, fields | {"Content-Encoding": "gzip"}, seats, address(request))
     return File(asset.content, fields, seats, address(request))
-
-
-def _names(lists: Sequence[str], wanted: str) -> bool:
-    """Whether a header that is a list names this, whatever its parameters: nobody who means well writes `gzip;q=0`."""
-    return any(one.partition(";")[0].strip().removeprefix("W/") == wanted for header in lists for one in header.split(","))

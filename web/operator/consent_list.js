@@ -11,8 +11,8 @@ const SOON_S = 15 * 60; // from here on the time is shown as something to mind
 
 /**
  * @typedef {{consent: string, resource_id: string, giver: string, kinds: ("serial" | "graphics")[], access: "view" | "keyboard",
- *   expires_at: number, remaining_s?: number, reason: string, running: boolean, watched?: boolean, sessions: number,
- *   connected?: {account: string, kind: string}[]}} Consent
+ *   watched: boolean, expires_at: number, remaining_s: number, reason: string, running: boolean, sessions: number,
+ *   connected: {account: string, kind: string}[]}} Consent
  */
 /** @typedef {{open: (resourceId: string, kind?: "serial" | "graphics") => void, end: (consent: Consent) => void}} Deeds */
 
@@ -90,7 +90,7 @@ export class ConsentList {
     this._shown = consents.map((consent) => {
       const known = before.get(consent.consent);
       before.delete(consent.consent);
-      const remaining = new Remaining(consent.remaining_s ?? consent.expires_at - Date.now() / 1000);
+      const remaining = new Remaining(consent.remaining_s);
       const row = known?.row ?? new Row(this._deeds);
       row.update(consent);
       row.left(remaining.seconds);
@@ -212,12 +212,13 @@ function chips(consent) {
 
 /** @param {Consent} consent */
 function connected(consent) {
-  const who = consent.connected ?? [];
-  if (!who.length) return [element("span", { class: "muted" }, consent.sessions ? String(consent.sessions) : texts.nobody)];
-  return who.map(({ account, kind }) => {
+  if (!consent.sessions) return [element("span", { class: "muted" }, texts.nobody)];
+  const more = consent.sessions - consent.connected.length;
+  const lines = consent.connected.map(({ account, kind }) => {
     const giver = tenantOf(account);
     const name = kinds[/** @type {"serial" | "graphics"} */ (kind)] ?? kind;
-    return element("div", { class: giver === null ? "" : "tenant" }, texts.who(giver ?? account, name));
+    return element("div", { class: giver === null ? "" : "tenant" }, texts.who(giver === null ? account : texts.tenant, name));
   });
+  return more > 0 ? [...lines, element("div", { class: "muted" }, texts.others(more))] : lines;
 }
 

@@ -5,6 +5,8 @@ import { element, button } from "../shared/element.js";
 import { endingText } from "../shared/endings.js";
 import { ended as texts, refusals } from "./texts.js";
 
+const FOR_GOOD = new Set(["consent-expired", "consent-revoked", "feature-disabled", "vm-gone", "no-consent"]); // nothing opens again
+
 /** Why a console ended, for a person. @param {string} reason an ending's word, a refusal's, or ours */
 export function endSentence(reason) {
   return texts.reasons[reason] ?? refusals[reason] ?? endingText(reason);
@@ -27,7 +29,7 @@ export function endedCard(ended, deeds) {
     element(
       "div",
       { class: "buttons" },
-      button(texts.again, deeds.again, { class: "main" }),
+      ...(FOR_GOOD.has(ended.reason) ? [] : [button(texts.again, deeds.again, { class: "main" })]),
       ...(deeds.save ? [button(texts.save, deeds.save)] : []),
       button(texts.close, deeds.close),
     ),

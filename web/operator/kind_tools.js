@@ -10,7 +10,8 @@ import { tools as texts } from "./texts.js";
  * @param {{search: () => void, save: () => void, tell: (text: string) => void}} deeds
  */
 export function serialTools(view, { search, save, tell }) {
-  const copy = button(texts.copy, async () => tell((await view.copySelection()) ? texts.copied : texts.notCopied));
+  const copied = async () => tell((await view.copySelection()) ? texts.copied : texts.notCopied);
+  const copy = button(texts.copy, () => void copied(), { title: texts.copyWhat });
   // a press would move the focus, and with it the selection, out of the terminal
   copy.addEventListener("mousedown", (event) => event.preventDefault());
   const fill = toggle(texts.fill, false, (on) => view.layOut(!on));

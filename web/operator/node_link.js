@@ -152,7 +152,7 @@ export class NodeLink {
         if (!(error instanceof RpcError)) throw error;
         if (this.state !== "lost") return;
         if (!PASSING.has(error.reason)) {
-          this.signOut(error.message);
+          this.signOut(this._credentials ? error.message : "not-again");
           return;
         }
         if (!this.graceLeft) {

@@ -5,9 +5,9 @@ import { element, button } from "../shared/element.js";
 import { RpcError } from "../shared/json_rpc.js";
 import { PRODUCT, signIn as texts } from "./texts.js";
 
-/** @typedef {{password: boolean, certificate: boolean, oidc: string | null, signed_in: boolean}} Ways */
+/** @typedef {{password: boolean, certificate: boolean, oidc: string | null, signed_in: boolean, failed: string | null}} Ways */
 
-const ONLY_PASSWORD = { password: true, certificate: false, oidc: null, signed_in: false };
+const ONLY_PASSWORD = { password: true, certificate: false, oidc: null, signed_in: false, failed: null };
 
 /** The ways of this node. @returns {Promise<Ways>} */
 export async function fetchWays() {
@@ -60,7 +60,7 @@ export class SignIn {
 
   /** Shows it, with the reason why the operator is here again. @param {string} why @param {Ways} ways */
   show(why, ways) {
-    this._tell(why && (texts.why[why] ?? `${texts.signedOut} ${why}`));
+    this._tell(why ? (texts.why[why] ?? `${texts.signedOut} ${why}`) : ways.failed ? (texts.failed[ways.failed] ?? texts.oidcRefused) : "");
     this._form.hidden = !ways.password;
     this._others.replaceChildren();
     if (ways.certificate) this._other(texts.certificate, () => void this._byBrowser(texts.certificateRefused));

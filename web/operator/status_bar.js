@@ -47,7 +47,8 @@ export class StatusBar {
     this.take.hidden = standing.viewOnly || standing.mine || state === "ended";
     this.take.disabled = state !== "live";
     const watching = standing.viewers.some((viewer) => tenantOf(viewer.account) !== null && viewer.attached);
-    this._tenant.hidden = !watching;
+    this._tenant.hidden = !watching || state === "ended";
+    for (const one of [this._keyboard, this.people, this._countDown.element]) one.hidden = state === "ended";
     set(this.people, standing.viewers.length > 1 ? texts.people(standing.viewers.length) : texts.alone);
     this.tick(session);
   }

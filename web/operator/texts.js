@@ -24,6 +24,7 @@ export const signIn = {
     "the node is stopping": "You are signed out: the node is stopping or starting again. Every console was closed. Sign in again when it is back.",
     "the account was changed": "You are signed out: your account was changed on the node.",
     "connection-lost": "You are signed out: the connection to the node was lost and did not come back within 60 seconds. Its consoles are closed.",
+    "not-again": "You are signed out: the connection to the node was lost, and your sign-in holds for one connection only. Sign in again.",
     "sign in first": "You were not signed in within five seconds. Try again.",
   },
   /** @type {Readonly<Record<string, string>>} by the refusal */
@@ -35,6 +36,14 @@ export const signIn = {
   },
   certificateRefused: "The browser sent no certificate that this node knows.",
   oidcRefused: "The sign-in did not come to an end, or its account is not one of this node's.",
+  /** Why the way over the issuer came to nothing, by the node's word. @type {Record<string, string>} */
+  failed: {
+    unreachable: "The issuer does not answer. Sign in another way, or try again later.",
+    declined: "The issuer did not sign you in.",
+    "not-admitted": "You are signed in at the issuer, but your account may not use this node.",
+    "rate-limited": "Too many attempts. Wait a minute.",
+    broken: "The sign-in was late, or was begun in another window. Begin again.",
+  },
 };
 
 export const bar = {
@@ -83,6 +92,9 @@ export const list = {
   viewOnly: "View only",
   watched: "Only while watched",
   nobody: "nobody",
+  tenant: "the tenant",
+  /** @param {number} count */
+  others: (count) => `and ${some(count, "other", "others")}`,
   /** @param {string} account @param {string} kind */
   who: (account, kind) => `${account} (${kind})`,
   /** @param {string} vm @param {string} kind */
@@ -173,7 +185,8 @@ export const tools = {
   type: "Type text",
   people: "People",
   search: "Search",
-  copy: "Copy selection",
+  copy: "Copy",
+  copyWhat: "Copy what is selected (Ctrl+Shift+C)",
   copied: "Copied.",
   notCopied: "Nothing is selected, or the browser did not allow it.",
   download: "Save output",

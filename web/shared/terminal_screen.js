@@ -12,6 +12,7 @@ export const ROWS = 24;
 const SCROLLBACK = 10_000; // lines
 const FONT = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace';
 const FONT_SIZES = { least: 9, most: 22, usual: 15 }; // px
+const LINE_HEIGHT = 1.1; // at 1.0 a row cuts off underscores in some sizes
 
 const DARK = {
   background: "#0d1117", foreground: "#d5dbe3", cursor: "#7cc4ff", cursorAccent: "#0d1117", selectionBackground: "#2f5f9e",
@@ -35,6 +36,7 @@ export class TerminalScreen {
     this._fixed = true;
     this._terminal = new Terminal({
       allowProposedApi: true, cols: COLUMNS, rows: ROWS, scrollback: SCROLLBACK, disableStdin: readonly, fontFamily: FONT,
+      lineHeight: LINE_HEIGHT,
       fontSize: FONT_SIZES.usual, theme: DARK, cursorBlink: false, linkHandler: null, logLevel: "off", windowOptions: {},
       macOptionIsMeta: true, rightClickSelectsWord: false, cursorInactiveStyle: "outline",
     });

@@ -1,0 +1,106 @@
+"""Who is let in at a node's port before anybody has signed in, over real TLS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+import broker.reception
+from broker.attempts import MAX_WAITING_EACH
+from lab.certificates import Authority
+from tests.operator_port import Port, port
+from tests.plain_peer import Peer, head, seats_left
+
+SCRIPT = "/shared/json_rpc.js"
+
+
+@pytest.fixture
+async def door(tmp_path: Path, certificates: Authority) -> AsyncIterator[Port]:
+    async with port(tmp_path, certificates) as one:
+        yield one
+
+
+# -- seats ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_that_is_kept_holds_no_seat(door: Port) -> None:
+    peers = [await Peer.at(door) for _ in range(6)]
+    await seats_left(door, 6)
+    for peer in peers:
+        assert (await peer.asks(head()))[0] == 200
+    await seats_left(door, 0)
+    assert (await peers[0].asks(head(SCRIPT)))[0] == 200
+    for peer in peers:
+        peer.writer.transport.abort()
+
+
+async def test_few_are_kept(door: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has been silent for longest gives way."""
+    monkeypatch.setattr(broker.reception, "MAX_IDLE", 2)
+    peers = []
+    for _ in range(4):
+        peers.append(await Peer.at(door))
+        await peers[-1].asks(head())
+    assert max([await peer.gone() for peer in peers[:2]]) < 1
+    for peer in peers[2:]:
+        assert (await peer.asks(head(SCRIPT)))[0] == 200
+        peer.writer.transport.abort()
+
+
+async def test_two_hundred_silent_ones_from_many_addresses_keep_no_operator_out(door: Port) -> None:
+    strangers = []
+    for number in range(200):
+        source = (f"127.0.1.{1 + number // MAX_WAITING_EACH}", 0)
+        strangers.append(await Peer.at(door, local_addr=source))
+    await seats_left(door, 192)
+    door.desk.attempts.remember(IPv4Address("127.0.0.1"), "alice", door.node.clock.now())
+    peer = await Peer.at(door)
+    assert (await peer.asks(head()))[0] == 200
+    async with door.signed_in():
+        pass
+    for stranger in strangers:
+        stranger.writer.transport.abort()
+    peer.writer.transport.abort()
+
+
+# -- Host and Origin -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["evil.example", "", "127.0.0.1.evil.example", "127.0.0.1:x", "evil@127.0.0.1"])
+async def test_a_rebound_name_gets_nothing(door: Port, host: str) -> None:
+    peer = await Peer.at(door)
+    assert (await peer.asks(head(host=host)))[0] == 403
+    peer.writer.transport.abort()
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1:1"])
+async def test_a_foreign_page_gets_nothing(door: Port, origin: str) -> None:
+    peer = await Peer.at(door)
+    assert (await peer.asks(head("/", f"Origin: {origin}")))[0] == 403
+    peer.writer.transport.abort()
+
+
+async def test_our_own_page_is_not_foreign(door: Port) -> None:
+    host = f"127.0.0.1:{door.number}"
+    peer = await Peer.at(door)
+    assert (await peer.asks(head("/", f"Origin: https://{host}", host=host)))[0] == 200
+    async with door.control(origin=f"https://{host}"):
+        pass
+    peer.writer.transport.abort()
+
+
+async def test_what_is_not_there_tells_nothing(door: Port) -> None:
+    peer = await Peer.at(door)
+    status, fields, body = await peer.asks(head("/nothing?secret=1"))
+    assert (status, body, "server" in fields) == (404, b"\n", False)
+    assert door.refusals() == {"path": 1}
+    peer.writer.transport.abort()
+
+
+async def test_a_page_is_no_websocket(door: Port) -> None:
+    peer = await Peer.at(door)
+    assert (await peer.asks(head("/", "Upgrade: websocket", "Connection: Upgrade")))[0] == 404
+    peer.writer.transport.abort()
