@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 CHECKED := eva hypervisor broker provider cmdlets oidc web lab benchmarks tests
 TYPED := eva hypervisor broker provider cmdlets oidc web lab
 
-.PHONY: help demo test test-faults test-azure bench check setup setup-bench clean
+.PHONY: help demo test test-faults test-azure bench screenshots check setup setup-bench clean
 
 help:
 	@echo "make demo         the whole story on a real guest; at a terminal it ends in the guest's console"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-faults  the long fault tests"
 	@echo "make test-azure   the whole flow by Azure's own command line, which it installs (730 MB)"
 	@echo "make bench        benchmarks against other relays"
+	@echo "make screenshots  the pictures of the pages, in docs/pictures"
 	@echo "make check        format, lint, types, import borders"
 	@echo "make clean        remove .venv and all that was built"
 
@@ -36,6 +37,9 @@ test-azure:
 
 bench: setup-bench
 	$(PYTHON) -m benchmarks
+
+screenshots: setup
+	$(PYTHON) -m tests.screenshots
 
 check: setup
 	$(PYTHON) -m ruff format --check $(CHECKED)

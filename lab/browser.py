@@ -34,6 +34,7 @@ from playwright.async_api import (
     BrowserContext,
     ConsoleMessage,
     Dialog,
+    Error,
     Page,
     Playwright,
     Request,
@@ -107,7 +108,8 @@ class Browser:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await self._stack.aclose()
+        async with self._stack:
+            await self._leave()
         # what went wrong first is not hidden by what it led to
         if kind is None and self._complaints:
             raise Misbehaved(self._complaints)
@@ -139,6 +141,14 @@ class Browser:
         found = [complaint for complaint in self._complaints if kind in {None, complaint.kind}]
         self._complaints = [complaint for complaint in self._complaints if complaint not in found]
         return found
+
+    async def _leave(self) -> None:
+        """Let every page go first, as when a person closes a window: a session that nobody left would wait for its return."""
+        assert self._chromium is not None  # noqa: S101 - inside the `async with`
+        for context in self._chromium.contexts:
+            for page in context.pages:
+                with contextlib.suppress(Error):  # it may be at its end already
+                    await page.goto("about:blank", timeout=2000)
 
     async def _start(self, playwright: Playwright, home: Path) -> Chromium:
         # Chromium finds NSS's database of authorities by HOME

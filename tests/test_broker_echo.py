@@ -147,6 +147,10 @@ def test_a_password_that_begins_like_what_comes_next() -> None:
     assert Line().type(b"Login1\r").says(b"Login incorrect\r\n", by_byte=True).told() == [Hidden(6), ENTER]
 
 
+def test_of_a_line_that_comes_back_in_part_nothing_is_told() -> None:
+    assert Line().type(b"ab\r").says(b"a").wait(SETTLE).says(b"x").told() == [Hidden(2), ENTER]
+
+
 def test_a_password_that_comes_later_in_the_output() -> None:
     assert Line().type(b"secret\r").says(b"\r\nno secret is safe\r\n").told() == [Hidden(6), ENTER]
 

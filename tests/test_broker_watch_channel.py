@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -246,7 +247,11 @@ async def test_who_watches_takes_no_operators_place(tmp_path: Path, certificates
 async def test_a_slow_watcher_does_not_slow_an_operator_who_looks_only(door: WatchPort):
     async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
         found = await tenant.ask(WatchMethod.WATCH_OPEN, kind="serial")
-        slow = await door.console(found, max_queue=1)
+        # with a buffer of its own that is small: the kernel's would take megabytes
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", door.number))
+        slow = await door.console(found, sock=sock, server_hostname="127.0.0.1")
         slow.transport.pause_reading()
         session = await door.node.open(Kind.SERIAL, access=Access.VIEW)
         console = await edge.connect(session)
@@ -263,6 +268,7 @@ async def test_a_slow_watcher_does_not_slow_an_operator_who_looks_only(door: Wat
             while had < count * len(line):
                 frame = await console.recv()
                 had += len(frame) if isinstance(frame, bytes) else 0
+        await tenant.told("session.ended", session=found["session"], reason="slow-operator")  # lagged, and was let go
         slow.transport.abort()
 
 

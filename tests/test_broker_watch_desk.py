@@ -188,9 +188,9 @@ async def test_a_pause_outlives_a_restart(door: WatchPort, certificates: Authori
 
 
 async def test_a_pause_holds_though_the_disk_does_not_take_it(door: WatchPort, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(watch_desk, "START_TIMEOUT", 0.1)
     one = door.node.grant()
     async with door.watching(one) as tenant:
+        monkeypatch.setattr(watch_desk, "START_TIMEOUT", 0.1)
         gate = hold_disk(door.node)
         try:
             assert await tenant.refusal(WatchMethod.INPUT_PAUSE) is Refusal.AUDIT_FAILED

@@ -102,6 +102,10 @@ def test_without_an_end_it_is_refused():
     assert fault(PEN.token(exp=None)) is Fault.INVALID
 
 
+def test_without_a_beginning_it_has_begun():
+    assert read(PEN.token(nbf=None, iat=None)).id == OID
+
+
 @pytest.mark.parametrize("time", ["1800000000", 1.8e9, True, -1, 1 << 60, [NOW + 1]])
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
 def test_what_is_no_time(name: str, time: object):
@@ -119,7 +123,7 @@ def test_an_algorithm_that_is_not_the_issuers_is_refused():
     assert fault(Pen("RS256").token(), RSA.public_key(), algorithms=frozenset({Algorithm.EDDSA})) is Fault.INVALID
 
 
-@pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "RS512", "PS256", "", None, 1])
+@pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "RS512", "PS256", "", None, 1, ["EdDSA"], {"EdDSA": 1}])
 def test_no_other_algorithm_is_taken(algorithm: object):
     head = segment({"alg": algorithm, **HEADER})
     assert fault(f"{head}.{segment(PEN.claims)}.{segment(b'x' * 32)}") is Fault.INVALID
@@ -143,6 +147,10 @@ def test_a_header_with_a_key_of_its_own_is_refused(name: str):
 @pytest.mark.parametrize("kid", [None, "", 1, "k" * 257])
 def test_it_says_which_key_signed_it(kid: object):
     assert fault(PEN.token({"kid": kid})) is Fault.INVALID
+
+
+def test_the_longest_name_of_a_key():
+    assert read(PEN.token({"kid": "k" * 256})).id == OID
 
 
 def test_a_claim_changed_under_the_signature():
@@ -179,6 +187,12 @@ def test_padding_is_refused():
 
 def test_too_long():
     assert fault(PEN.token(more="x" * MAX_BYTES)) is Fault.INVALID
+
+
+def test_the_longest():
+    found = (PEN.token(more="x" * more) for more in range(MAX_BYTES * 3 // 4 - 600, MAX_BYTES * 3 // 4))
+    token = next(one for one in found if len(one) == MAX_BYTES)
+    assert read(token).id == OID
 
 
 @pytest.mark.parametrize("identifier", [None, "", "group:ops", f"{ISSUER}#alice", "a b", 42, ["x"]])

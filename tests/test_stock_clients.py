@@ -46,7 +46,6 @@ class Said:
 
     process: asyncio.subprocess.Process
     out: str = ""
-    err: str = ""
 
     async def line(self) -> str:
         """The next line on its standard output."""
@@ -55,15 +54,15 @@ class Said:
         assert found, await self._rest()
         return found.decode()
 
-    async def says(self, pattern: str) -> str:
-        """All that it has said on standard output, once something fits; without line ends, as wscat adds one to each message."""
+    async def shows(self, pattern: str) -> str:
+        """What wscat has shown of the guest, once something fits: it puts each message on a line, and our notices between."""
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE):
-            while not re.search(pattern, self.out):
+            while not re.search(pattern, found := re.sub(r"\n|\{\"notice\"[^}]*\}", "", self.out)):
                 chunk = await self.process.stdout.read(4096)
                 assert chunk, f"{self.out!r} {await self._rest()}"
-                self.out += chunk.decode().replace("\n", "")
-        return self.out
+                self.out += chunk.decode()
+        return found
 
     async def ended(self) -> tuple[int, str]:
         """Its status and what it said on standard error."""
@@ -107,8 +106,7 @@ async def test_wscat_types_a_command_and_gets_the_guest_s_answer(cloud: Cloud, s
         offered = [word for name in place["subprotocols"] for word in ("-s", name)]
         words = (WSCAT, "--ca", cloud.authority.ca, "-c", place["url"], *offered, "-w", "-1", "-x", "uname -a\r")
         async with running(*words, environment={}) as wscat:
-            said = await wscat.says(r"GNU/Linux")
-            assert re.search(rf"Linux {shared_guest.name} \d+\.\d+\S* .* x86_64 GNU/Linux", said)
+            await wscat.shows(rf"Linux {shared_guest.name} \d+\.\d+\S* .* x86_64 GNU/Linux")
             assert command.process.returncode is None  # it stays as long as the session does
             wscat.process.kill()
             # as serial sessions do, it waits to be resumed; whoever opened it can end it
@@ -124,7 +122,7 @@ async def test_what_the_tenant_withdraws_is_over_for_them_too(cloud: Cloud, mort
         offered = [word for name in place["subprotocols"] for word in ("-s", name)]
         words = (WSCAT, "--ca", cloud.authority.ca, "-c", place["url"], *offered, "-w", "-1", "-x", "echo be''gun\r")
         async with running(*words, environment={}) as wscat:
-            await wscat.says("begun")
+            await wscat.shows("begun")
             await asyncio.to_thread(cloud.revoke, None, mortal.resource_id)
             await asyncio.wait_for(wscat.process.wait(), PATIENCE)
         status, told = await command.ended()

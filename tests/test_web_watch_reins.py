@@ -164,6 +164,7 @@ async def test_only_while_i_watch_no_operator_opens_before_the_giver_is_there(wa
         await expect(page.get_by_text("If you leave, their input is held at once")).to_be_visible()
         console = await alice.console(vm.resource_id)
         await console.ask("true")
+        await page.close()  # without the question that the next test is about
 
 
 async def test_only_while_i_watch_input_is_held_when_the_page_is_left_and_goes_on_when_the_giver_is_back(
@@ -189,6 +190,7 @@ async def test_only_while_i_watch_input_is_held_when_the_page_is_left_and_goes_o
         back = await watching(browser, consented.link)
         await console.shows(b"zzz\r\n")
         await shows(serial(back), "zzz")
+        await back.close()
 
 
 async def until_unwatched(operator: Operator) -> None:
