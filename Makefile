@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 CHECKED := eva hypervisor broker provider cmdlets oidc web lab benchmarks tests
 TYPED := eva hypervisor broker provider cmdlets oidc web lab
 
-.PHONY: help demo test test-faults test-azure bench screenshots check setup setup-bench clean
+.PHONY: help demo test test-faults test-azure bench screenshots check setup setup-bench web clean
 
 help:
 	@echo "make demo         the whole story on a real guest; at a terminal it ends in the guest's console"
@@ -14,10 +14,14 @@ help:
 	@echo "make bench        benchmarks against other relays"
 	@echo "make screenshots  the pictures of the pages, in docs/pictures"
 	@echo "make check        format, lint, types, import borders"
+	@echo "make web          brings what the pages are built on, by npm: before a wheel is built"
 	@echo "make clean        remove .venv and all that was built"
 
 setup:
 	@python3 lab/setup.py test
+
+web:
+	@python3 lab/setup.py web
 
 setup-bench:
 	@python3 lab/setup.py bench test
@@ -48,5 +52,5 @@ check: setup
 	$(PYTHON) -m pytest -q tests/test_imports.py
 
 clean:
-	rm -rf .venv .lab .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf web/vendor .venv .lab .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

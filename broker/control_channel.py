@@ -7,7 +7,6 @@ two requests before this workstation is on the safelist.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,29 +15,31 @@ from dataclasses import dataclass, field
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from broker.accounts import Account, Accounts, CannotVerify
+from broker.accounts import Account, Accounts
 from broker.admission import Wish
 from broker.attempts import Attempts, Seat
 from broker.audit_log import Entry
 from broker.clock import Clock
 from broker.consents import Consents
 from broker.journal import Journal, JournalFailed
+from broker.masks import MAX_MASKED
 from broker.metrics import Metrics
 from broker.openings import Inventory
+from broker.proof import Proof
+from broker.reentry import Reentries, key_of
 from broker.safelist import Address, Safelist, SafelistFull
 from broker.session import Operator, Session, opened
 from broker.sessions import Sessions
-from broker.sign_in import PASS_COOKIE, Passes, Way, cookies
+from broker.sign_in import SECRET_BYTES, Passes, Way
 from broker.state import Change
 from broker.tickets import Tickets, TicketsFull
-from broker.websocket import OperatorConnection
+from broker.websocket import Departure, OperatorConnection
 from broker.whereabouts import Inquiry
 from eva import audit
 from eva.consent import Access, Kind
 from eva.control import (
     MAX_CHORD,
     MAX_MESSAGE,
-    MAX_SECRET,
     Answer,
     Event,
     Failure,
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 SIGN_IN_SECONDS = 5.0  # from the open websocket to a sign-in
 HASHES_AT_ONCE = 2  # argon2 takes a core and its memory each
+LEAVING = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)  # what a client closes with that does not mean to come back
 CONNECTED_TOLD = 8  # in one row of a listing
 MAX_LISTING = MAX_MESSAGE - 1024  # characters of the consents in one answer
 
@@ -79,6 +81,7 @@ class Desk:
     metrics: Metrics
     randomness: Callable[[int], bytes]
     passes: Passes = field(default_factory=Passes)
+    reentries: Reentries = field(default_factory=Reentries)
     hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HASHES_AT_ONCE))
     channels: set[ControlChannel] = field(default_factory=set)
 
@@ -104,6 +107,7 @@ class ControlChannel:
         self._seat = seat
         self.account: Account | None = None
         self._way: Way | None = None
+        self.reentry: bytes | None = None  # the key of what this sign-in left for the next
         self._over = False  # whatever is still queued is not served
         self._serve: dict[Method, Callable[[Account, Members], Awaitable[Mapping[str, Json]]]] = {
             Method.WORKSTATION_GRANT: self._grant_workstation,
@@ -145,6 +149,19 @@ class ControlChannel:
             late.cancel()
             self._seat.leave()
             self._desk.channels.discard(self)
+            self._part()
+
+    def _part(self) -> None:
+        """Whoever was dropped may sign in again by what the last sign-in left; who left, or was sent away, may not."""
+        connection, reentries = self._connection, self._desk.reentries
+        if self.reentry is None:
+            return
+        dropped = connection.departure in (Departure.LOST, Departure.SILENT)
+        given_up = connection.departure is Departure.LEFT and connection.close_code not in LEAVING
+        if (dropped or given_up) and not self._over:
+            reentries.dropped(self.reentry, self._desk.clock.now())
+        else:
+            reentries.void(self.reentry)
 
     def notify(self, event: Event, params: Mapping[str, Json]) -> None:
         """Tells the operator; one who does not read is let go."""
@@ -203,60 +220,21 @@ class ControlChannel:
         desk = self._desk
         if self.account is not None:
             raise Refused(Refusal.BAD_REQUEST, "signed in already")
-        if params.has("password"):
-            way, account = Way.PASSWORD, await self._by_password(params.text("account", 64), params.text("password", MAX_SECRET))
-        else:
-            way, account = Way.CERTIFICATE, self._by_certificate()
-            if account is None:
-                way, account = Way.OIDC, self._by_pass()
-        params.nothing_else()
-        if account is None:
-            raise Refused(Refusal.WRONG_CREDENTIALS)
+        account, way = await Proof(desk, self._connection, self.address).take(params)
         self.account, self._way = account, way
         self._seat.leave()
         granted = desk.safelist.admits(self.address, account.name, desk.clock.now())
         log.info("%s signed in from %s by %s", account.name, self.address, way)
+        again = desk.reentries.issue(desk.randomness(SECRET_BYTES), account, way, self.address, desk.clock.now())
+        self.reentry = key_of(again)
         return {
             "account": account.name,
             "groups": sorted(account.groups),
             "node": desk.node,
             "address": str(self.address),
             "granted": granted,
+            "again": again,
         }
-
-    async def _by_password(self, name: str, password: str) -> Account | None:
-        desk = self._desk
-        attempt = desk.attempts.admit(self.address, name, desk.clock.now())
-        if attempt is None:
-            raise Refused(Refusal.RATE_LIMITED, f"account {name}")
-        async with desk.hashing:
-            try:
-                account = await asyncio.to_thread(desk.accounts.verify, name, password)
-            except CannotVerify as error:
-                raise Refused(Refusal.WRONG_CREDENTIALS, error.why) from error
-        if account is not None:
-            desk.attempts.succeeded(attempt, desk.clock.now(), name)
-            if desk.accounts.get(name) != account:
-                return None  # the users file was read again meanwhile, and this account is not what it was
-        return account
-
-    def _by_certificate(self) -> Account | None:
-        tls = self._connection.transport.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True) if tls is not None else None
-        if not der:
-            return None
-        subject = (tls.getpeercert() or {}).get("subject", ())
-        names = [value for part in subject for key, value in part if key == "commonName"]
-        name = names[0] if len(names) == 1 else None
-        return self._desk.accounts.by_certificate(name, hashlib.sha256(der).hexdigest())
-
-    def _by_pass(self) -> Account | None:
-        """By the cookie that came with the upgrade: the browser signed in at the issuer a moment ago."""
-        desk, request = self._desk, self._connection.request
-        text = cookies(request.headers.get_all("Cookie")).get(PASS_COOKIE) if request is not None else None
-        account = desk.passes.redeem(text, self.address, desk.clock.now())
-        # the users file may have been read again meanwhile
-        return None if account is None or desk.accounts.resembles(account.name) else account
 
     # -- the safelist --------------------------------------------------------------------------------------------
 
@@ -398,7 +376,7 @@ class ControlChannel:
 
     async def _mask_input(self, account: Account, params: Members) -> Mapping[str, Json]:
         live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
-        start, count = params.integer("from"), params.integer("count", least=1)
+        start, count = params.integer("from"), params.integer("count", least=1, most=MAX_MASKED)
         params.nothing_else()
         self._desk.sessions.hands.mask_input(live, start, count)
         return {}

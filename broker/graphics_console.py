@@ -2,6 +2,7 @@
 
 The guest's bytes go straight from socket to websocket, at most CHUNK a turn, and only their headers are looked at.
 Operator messages that may change the guest go through the gate one by one, and wait while QEMU has not taken those before.
+While the consent's giver holds input, the operator goes on being read: whoever is held still sees.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import array
 import asyncio
 import fcntl
 import termios
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 
 from broker.allowance import QueueAllowance
 from broker.gate import Gate
 from broker.keyboard import Keyboard
 from broker.metrics import Metrics
 from broker.rfb import ClientMessage, Dropped, RfbError, RfbFilter
-from broker.rfb_keys import whole_messages
+from broker.rfb_client import dropped_input
+from broker.rfb_keys import PressedKeys
+from broker.rfb_waiting import MAX_WAITING, WaitingInput
 from broker.serial_console import Owner
 from broker.session import Session
 from broker.websocket import Departure, OperatorConnection
@@ -27,7 +30,6 @@ from eva.ending import Ending
 from hypervisor.dialer import Line
 
 CHUNK = 96 * 1024  # bytes read of the guest at a time: nobody holds the loop for longer (why not 64 or 128: docs/benchmarks.md)
-MAX_WAITING = 64  # operator messages that wait before the operator is no longer read
 LOOK_AGAIN = 0.002  # seconds until the kernel is asked again whether QEMU has taken what was written
 
 
@@ -47,8 +49,11 @@ class GraphicsViewer:
         self._owner = owner
         self._filter = RfbFilter(session.accepted.consent.resource_id.vm)
         self._allowance = QueueAllowance()
-        self._waiting: deque[ClientMessage] = deque()  # keys and pointer
-        self._requests: deque[ClientMessage] = deque()  # all else: what no pause of the tenant's holds
+        self._pressed = PressedKeys()
+        self._waiting = WaitingInput()
+        self._input = self._waiting.queue
+        self._requests: deque[ClientMessage] = deque()  # all else that was sent: what no pause of the tenant's holds
+        self._releases: deque[ClientMessage] = deque()  # of what is to be let go; a pause does not hold them either
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -66,7 +71,7 @@ class GraphicsViewer:
     @property
     def waiting(self) -> int:
         """Bytes of keys and pointer that wait at the gate."""
-        return sum(len(message.data) for message in self._waiting)
+        return self._waiting.size
 
     def attach(self, connection: OperatorConnection) -> None:
         """Shows the screen on this connection: the only one in a graphics session's life."""
@@ -95,14 +100,14 @@ class GraphicsViewer:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._waiting.clear()
-        self._requests.clear()
+        for queue in (self._input, self._requests, self._releases):
+            queue.clear()
         self._line.cut()
 
     def release_keys(self) -> None:
         """Lets go, once and without waiting, of the keys and buttons that this operator holds down in the guest."""
         if not self._closed:
-            self.gate.release(self._line.sock, self._filter.release_keys())
+            self.gate.release(self._line.sock, b"".join(self._pressed.releases(relative=self._filter.relative)))
 
     def keyboard_moved(self) -> None:
         """Another types now: what is held down here is let go, through the gate, and what waits is dropped."""
@@ -114,12 +119,13 @@ class GraphicsViewer:
     def rein_in(self) -> None:
         """The consent's giver holds input from now on: what is held down is let go, and what waits goes on waiting."""
         if not self._closed:
+            self._waiting.reckon_anew()
             self._let_go()
-            self._filter.take_again(message.data for message in self._waiting)
 
     def _let_go(self) -> None:
         # one by one: together they may be more than the allowance ever has room for
-        self._requests.extend(ClientMessage(up, is_input=False) for up in whole_messages(self._filter.release_keys()))
+        ups = self._pressed.releases(relative=self._filter.relative)
+        self._releases = deque(ClientMessage(up, is_input=False) for up in ups)
         self.wake()
 
     # -- Feed ----------------------------------------------------------------------------------------------------
@@ -133,12 +139,29 @@ class GraphicsViewer:
             return
         if step.dropped:
             self._count_dropped("rfb-client", step.dropped)
-        for message in step.messages:
-            (self._waiting if message.is_input else self._requests).append(message)
+        if self._input or self.gate.rein.held:
+            self._queue_up(step.messages)
+        else:
+            for message in step.messages:
+                (self._input if message.is_input else self._requests).append(message)
         self.wake()
         if self._is_full and self.connection is not None and not self._operator_paused:
             self._operator_paused = True
             self.connection.pause_operator()
+
+    def _queue_up(self, messages: Iterable[ClientMessage]) -> None:
+        """Takes messages while input waits. What may not wait is dropped: to stop reading would stop the picture."""
+        relative = self._filter.relative
+        dropped: Counter[Dropped] = Counter()
+        for message in messages:
+            if not message.is_input:
+                self._requests.append(message)
+            elif not self.gate.rein.held:
+                self._waiting.take(message, relative=relative)
+            elif not self._waiting.take_while_held(message, self._pressed, relative=relative):
+                dropped[dropped_input(message.data)] += 1
+        if dropped:
+            self._count_dropped("rein", dropped)
 
     def congested(self) -> None:
         self._read(False)
@@ -161,7 +184,11 @@ class GraphicsViewer:
             self._timer.cancel()
             self._timer = None
         # a request that waits for room holds keys back as well: or it would never have its turn
-        full = self._write(self._requests) or self._write(self._waiting)
+        full = (
+            (bool(self._releases) and self._write(self._releases, notes_keys=True))
+            or (bool(self._requests) and self._write(self._requests, notes_keys=False))
+            or self._write(self._input, notes_keys=True)
+        )
         if full and not self._closed:  # a gate that is closed needs no looking: whoever opens it wakes us
             self._timer = self._loop.call_later(LOOK_AGAIN, self.wake)
         if self._operator_paused and not self._is_full and self.connection is not None:
@@ -170,9 +197,11 @@ class GraphicsViewer:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._waiting) + len(self._requests) > MAX_WAITING
+        waiting = len(self._input) + len(self._requests)
+        # what the rein holds has a bound of its own
+        return waiting > MAX_WAITING and (not self.gate.rein.held or len(self._requests) > MAX_WAITING)
 
-    def _write(self, queue: deque[ClientMessage]) -> bool:
+    def _write(self, queue: deque[ClientMessage], *, notes_keys: bool) -> bool:
         """Writes what goes of these. Whether QEMU has to take some before more may be written."""
         while queue and not self._closed:
             message = queue[0].data
@@ -190,6 +219,8 @@ class GraphicsViewer:
                 self._owner.end(self.session, Ending.PROTOCOL_ERROR)
                 return False
             queue.popleft()
+            if notes_keys and (excess := self._pressed.wrote(message)):
+                queue.appendleft(ClientMessage(excess, is_input=True))
         return False
 
     def _queued(self) -> int:

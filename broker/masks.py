@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 MAX_MASKS = 16  # announced and not passed yet
+MAX_MASKED = 4096  # bytes of one: a password, and never the whole of what is typed
 
 
 class MasksFull(Exception):

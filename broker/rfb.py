@@ -3,8 +3,6 @@
 Invariants 4, 6 and 9 of the design; RFC 6143. What it decides and why: docs/decisions/, "RFB filter".
 """
 
-from collections.abc import Iterable
-
 from broker.rfb_client import ClientMessage, ClientSide, ClientStep
 from broker.rfb_protocol import Agreement, Dropped, RfbError, Side, Stage, TurnError
 from broker.rfb_server import ServerSide, ServerStep
@@ -36,6 +34,11 @@ class RfbFilter:
         return self._agreement.width, self._agreement.height
 
     @property
+    def relative(self) -> bool:
+        """Whether the guest takes pointer events as movements (rfbproto, QEMU Pointer Motion Change)."""
+        return self._agreement.relative
+
+    @property
     def at_rest(self) -> bool:
         """Whether the guest's last byte was the last of its message."""
         return self._server.at_rest
@@ -63,13 +66,3 @@ class RfbFilter:
             self._agreement.stage = Stage.BROKEN
             raise
 
-    def take_again(self, messages: Iterable[bytes]) -> None:
-        """These input messages, taken before, are not written yet: what they press is down once they are."""
-        self._client.take_again(messages)
-
-    def release_keys(self) -> bytes:
-        """The messages that release, once, each key and button that is down, in the form in which it was pressed.
-
-        Also after an RfbError. At most 774 bytes.
-        """
-        return self._client.release_keys()

@@ -4,11 +4,11 @@ RFC 6143 7.5; rfbproto for the types above 6. What goes on comes out as whole me
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from struct import Struct
 from typing import NamedTuple
 
-from broker.rfb_keys import PressedKeys
+from broker.rfb_keys import KEY_EVENT, POINTER_EVENT
 from broker.rfb_protocol import (
     LEVELS,
     MAX_CUT_TEXT,
@@ -33,8 +33,6 @@ from broker.rfb_protocol import (
 SET_PIXEL_FORMAT = 0
 SET_ENCODINGS = 2
 UPDATE_REQUEST = 3
-KEY_EVENT = 4
-POINTER_EVENT = 5
 CUT_TEXT = 6
 CONTINUOUS_UPDATES = 150
 FENCE = 248
@@ -84,6 +82,11 @@ class ClientStep(NamedTuple):
 
     messages: tuple[ClientMessage, ...]
     dropped: Mapping[Dropped, int]
+
+
+def dropped_input(message: bytes) -> Dropped:
+    """How an input message is counted that does not go on."""
+    return Dropped.POINTER if message[0] == POINTER_EVENT else Dropped.KEY
 
 
 def _qemu_header(have: bytes) -> int:
@@ -142,7 +145,6 @@ class ClientSide:
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
-        self._keys = PressedKeys()
         self._partial = b""
         self._skip = 0
 
@@ -176,24 +178,11 @@ class ClientSide:
         self._partial = have[at:]
         return ClientStep(tuple(messages), dropped or NOTHING_DROPPED)
 
-    def _lone(self, message: bytes, keyboard: bool) -> ClientStep:
-        if message[0] == POINTER_EVENT:
-            if not keyboard:
-                return ClientStep((), {Dropped.POINTER: 1})
-            self._keys.pointer(message)
-            return ClientStep((ClientMessage(message, True),), NOTHING_DROPPED)
+    @staticmethod
+    def _lone(message: bytes, keyboard: bool) -> ClientStep:
         if not keyboard:
-            return ClientStep((), {Dropped.KEY: 1})
-        return ClientStep(tuple([ClientMessage(each, True) for each in self._keys.key(message)]), NOTHING_DROPPED)
-
-    def take_again(self, messages: Iterable[bytes]) -> None:
-        """Input messages that were let go of before they were written: what they press is down once they are."""
-        for message in messages:
-            self._input(message, keyboard=True, out=[])
-
-    def release_keys(self) -> bytes:
-        """The messages that let go every key and button that is down; b"" when none is."""
-        return self._keys.release(relative=self._agreement.relative)
+            return ClientStep((), {dropped_input(message): 1})
+        return ClientStep((ClientMessage(message, True),), NOTHING_DROPPED)
 
     def _length(self, start: bytes, waiting: int) -> int:
         if self._agreement.stage is Stage.RUNNING:
@@ -220,22 +209,14 @@ class ClientSide:
         elif kind == UPDATE_REQUEST:
             self._agreement.asked = True
         elif kind in (KEY_EVENT, POINTER_EVENT) or (kind == QEMU and message[1] == QEMU_KEY):
-            return self._input(message, keyboard, out)
+            if not keyboard:
+                return dropped_input(message)
+            out.append(ClientMessage(message, is_input=True))
+            return None
         else:
             self._skip = _body(message)
             return _DROPPED[kind]
         out.append(ClientMessage(message, is_input=False))
-        return None
-
-    def _input(self, message: bytes, keyboard: bool, out: list[ClientMessage]) -> Dropped | None:
-        if not keyboard:
-            return Dropped.POINTER if message[0] == POINTER_EVENT else Dropped.KEY
-        if message[0] == POINTER_EVENT:
-            self._keys.pointer(message)
-            out.append(ClientMessage(message, is_input=True))
-            return None
-        written = self._keys.key(message) if message[0] == KEY_EVENT else self._keys.extended(message)
-        out.extend(ClientMessage(each, is_input=True) for each in written)
         return None
 
     def _set_format(self, message: bytes) -> None:

@@ -53,6 +53,7 @@ class Live:
     chord: asyncio.Task[None] | None = None
     counted: set[int] = field(default_factory=set)  # the marks of the count-down that were told
     held_why: str = ""  # what its operator was told of graphics input that waits
+    paused_told: bool | None = False  # what its operator was told of the tenant's rein; None: nothing that can be relied on
     stale: int = 0  # operator bytes that the guest may still receive, as the cut found it
 
     @property
@@ -70,6 +71,13 @@ class Live:
     def tell(self, event: Event, params: Mapping[str, Json]) -> None:
         if self.listener is not None:
             self.listener.notify(event, {"session": self.id, **params})
+
+    def tell_paused(self) -> None:
+        """Tells an operator at a console that the tenant lets no input pass, and when that is over; whether or not any waits."""
+        held = self.gate.rein.held
+        if held != self.paused_told and self.session.state is State.LIVE and not self.session.operator.is_tenant:
+            self.paused_told = held
+            self.tell(Event.PAUSED, {"paused": held})
 
 
 class Roster:

@@ -56,6 +56,7 @@ class Sessions:
         self._clock = clock
         self._journal = journal
         self._lease = lease
+        self._standing = standing
         self._watching = watching
         self.roster = Roster(clock, journal)
         self.hands = Hands(self.roster, journal, dialer, hosts)
@@ -109,6 +110,7 @@ class Sessions:
         live.session.take(Step.ATTACH)
         live.viewer.attach(connection)
         self.roster.tell_viewers(live.pin)
+        live.tell_paused()
         return True
 
     def resume(self, session_id: str, operator: Operator, received: int, listener: Listener) -> Session:
@@ -125,6 +127,7 @@ class Sessions:
                 connection.end(Ending.TAKEN_OVER.code, Ending.TAKEN_OVER.text)
         viewer.resume_from = received
         live.listener = listener
+        live.paused_told = None
         live.session.wait_until(self._clock.now().boot + round(DROP_GRACE * NS))
         self.roster.record(live.session, audit.Event.SESSION_RESUMED, {})
         return live.session
@@ -164,8 +167,8 @@ class Sessions:
                 live.gate.term = live.gate.term.at_most(after.term)
         lost = [live for live in concerned if live.session.accepted is before]
         cut = self._cut.end(lost, Ending.CONSENT_REVOKED)
-        # until it is on disk, the stricter of the two
-        self._rewatch(after, watched=before.consent.watched or after.consent.watched)
+        # until it is on disk, the strictest of those that are not yet, and of the one that is
+        self._rewatch(after, watched=self._watching.rein(before.consent).watched or after.consent.watched)
         if self.roster.onlookers is not None:
             self.roster.onlookers.renewed(before, after)
         return cut
@@ -173,7 +176,8 @@ class Sessions:
     def extend(self, accepted: Accepted) -> None:
         """The consent that sessions were carried over to is on disk: its end is theirs."""
         now = self._clock.now()
-        self._rewatch(accepted, watched=accepted.consent.watched)
+        if any(one is accepted for one in self._standing(now)):  # or another has renewed it meanwhile, and says so itself
+            self._rewatch(accepted, watched=accepted.consent.watched)
         remaining = accepted.term.remaining(now)
         told = {"expires_at": accepted.consent.expires_at, "remaining_s": round(remaining)}
         for live in list(self.roster.lives.values()):  # a console that breaks the protocol ends in here
@@ -273,6 +277,7 @@ class Sessions:
     def heed(self, rein: Rein) -> None:
         """The rein holds input now, or no longer does: keys that are down are let go, and what is under way is stopped."""
         for live in [x for x in self.roster.lives.values() if x.gate.rein is rein]:
+            live.tell_paused()
             if not rein.held and live.viewer is not None:
                 live.viewer.wake()
             elif rein.held:

@@ -22,8 +22,11 @@ from broker.websocket import OperatorConnection
 from eva.consent import Access, Kind
 from eva.control import MAX_MESSAGE, Answer, Failure, Refusal, Refused, encode_notice
 from eva.ending import Ending
+from eva.instant import NS, Instant
 from eva.members import BadMember, Json, Members
 from eva.watch import WatchEvent, WatchMethod, WatchRequest
+
+BEAT = 4.5  # seconds after which a state is told again: with the tick of node.py the page hears one at least every 5
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class WatchChannel:
         self._operator = Operator.tenant(admission.watch.giver, str(address))
         self._shown: dict[Kind, Session] = {}
         self._told: dict[str, Json] = {}  # the last state, but for the time left
+        self._told_at = 0  # boot clock (ns)
         self._serving = False
         self._ending: Ending | None = None  # the consent's, which closes the connection
         self._serve: dict[WatchMethod, Callable[[Members], Awaitable[Mapping[str, Json]]]] = {
@@ -117,8 +121,14 @@ class WatchChannel:
         state = self._desk.state(self.accepted)
         lasting = {name: value for name, value in state.items() if name != "remaining_s"}
         if lasting != self._told and self._ending is None:
-            self._told = lasting
+            self._told, self._told_at = lasting, self._desk.clock.now().boot
             self.notify(WatchEvent.STATE, state)
+
+    def beat(self, now: Instant) -> None:
+        """Tells how all stands once it was not told for long: a page's script sees no ping, so silence has to mean a dead line."""
+        if now.boot - self._told_at >= BEAT * NS:
+            self._told = {}
+            self.tell_state()
 
     def tell_typed(self, session: Session, parts: list[Json]) -> None:
         self.notify(WatchEvent.TYPED, {"session": session.id, "account": session.operator.account, "parts": parts})

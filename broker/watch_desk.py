@@ -57,6 +57,7 @@ class Watcher(Protocol):
     @property
     def has_console(self) -> bool: ...
     def tell_state(self) -> None: ...
+    def beat(self, now: Instant) -> None: ...
     def tell_typed(self, session: Session, parts: list[Json]) -> None: ...
     def over(self, ending: Ending, at_ms: int, cut_us: int) -> None: ...
     def sign_out(self, ending: Ending) -> None: ...
@@ -196,12 +197,14 @@ class WatchDesk:
         return {"consents": 1, "sessions": cut, "cut_us": round(seconds * 1e6), "at_ms": now.wall // 1_000_000}
 
     def tick(self, now: Instant) -> None:
-        """Ends the consents whose givers have left and wanted to watch."""
+        """Ends the consents whose givers have left and wanted to watch; lets those who watch know that the line is alive."""
         for cid in self._watching.left(now):
             accepted = self._consents.of(cid)
             if accepted is not None:
                 log.info("consent %s: its giver has left, and consented only while watching", cid)
                 self._consents.delete([accepted], TENANT + accepted.consent.giver)
+        for watcher in list(self.watchers.values()):
+            watcher.beat(now)
         self.tickets.sweep(now)
 
     def note(self, now: Instant) -> None:

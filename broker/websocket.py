@@ -132,6 +132,11 @@ class OperatorConnection(ServerConnection):
         self._rest = bytearray()  # read and not yet walked: a part of a frame, or frames that are held
         self._need = 0  # bytes, from the start of `_rest`, that the walk wants before it can go on
 
+    @property
+    def departure(self) -> Departure | None:
+        """How the operator's side came to its end; None while it lasts, and where the broker ended it."""
+        return self._departure
+
     # -- what the broker calls -----------------------------------------------------------------------------------------
 
     def reserve(self) -> None:

@@ -63,6 +63,7 @@ class Standing:
         self._told_of_viewers = False
         self._held = 0
         self._held_why = ""
+        self._paused = False
 
     def resumed(self, opened: Opened, now_s: float) -> None:
         """The session goes on over another connection."""
@@ -101,6 +102,8 @@ class Standing:
             return self._renewed(members.integer("expires_at"), members.integer("remaining_s"), now_s)
         if event is Event.VIEWERS:
             return self._viewers(members)
+        if event is Event.PAUSED:
+            return self._pause(paused=members.truth("paused"))
         if event is Event.HELD:
             return self.hold(members.integer("held"), members.text("why", 32))
         self.ended = Ended(members.convert("reason", Ending.of_word), members.integer("at_ms"))
@@ -131,6 +134,12 @@ class Standing:
         if before == self._keyboard or (first and not self.has_keyboard and before != self.session):
             return []
         return ["The keyboard is yours." if self.has_keyboard else f"Now {self._keyboard_text()}."]
+
+    def _pause(self, *, paused: bool) -> list[str]:
+        before, self._paused = self._paused, paused
+        if paused == before:
+            return []
+        return ["The tenant has paused input: what you type waits." if paused else "The tenant lets your input pass again."]
 
     def hold(self, held: int, why: str) -> list[str]:
         """So many bytes of input wait at the node. Gives the lines to tell."""

@@ -35,7 +35,8 @@ CONSOLE_SUBPROTOCOLS = {Kind.SERIAL: SERIAL_SUBPROTOCOL, Kind.GRAPHICS: GRAPHICS
 class Method(StrEnum):
     """What a client may ask. Parameters and results: docs/protocol.md."""
 
-    SIGN_IN = "sign_in"  # account, password; or nothing, with a client certificate or the cookie of an issuer's word
+    # account, password; or again; or nothing, with a client certificate or the cookie of an issuer's word
+    SIGN_IN = "sign_in"
     WORKSTATION_GRANT = "workstation.grant"
     WORKSTATION_REVOKE = "workstation.revoke"
     CONSENTS_LIST = "consents.list"
@@ -57,6 +58,7 @@ class Event(StrEnum):
     RENEWED = "session.renewed"  # session, expires_at, remaining_s
     VIEWERS = "session.viewers"  # session, viewers, keyboard
     HELD = "session.held"  # session, held, why
+    PAUSED = "session.paused"  # session, paused
     ENDED = "session.ended"  # session, reason, text, at_ms, stale_bytes
 
 

@@ -95,11 +95,11 @@ class Members:
         if self._take(name) != wanted:
             self.refuse(f"{name} is not {wanted}")
 
-    def integer(self, name: str, least: int = 0) -> int:
+    def integer(self, name: str, least: int = 0, most: int = MAX_INTEGER) -> int:
         found = self._take(name)
         # bool is an int to Python, not to us
-        if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= MAX_INTEGER:
-            self.refuse(f"{name} is no integer from {least} to 2^53")
+        if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
+            self.refuse(f"{name} is no integer from {least} to {most if most < MAX_INTEGER else '2^53'}")
         return found
 
     def integers(self, name: str, least: int, greatest: int, most: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Install what the project needs and is not there yet: Debian packages, a guest kernel, the Python packages in .venv.
 
     python3 lab/setup.py [EXTRA ...]        extras of setup.cfg, without any: test; azure: what `make test-azure` needs besides
+    python3 lab/setup.py web                what the pages are built on, and nothing else: before a wheel is built
 
 Standard library only: it runs before .venv is there. Quick when all is there: no network, no apt, a few dpkg queries.
 """
@@ -69,13 +70,16 @@ def main(arguments: Sequence[str]) -> int:
         try:
             if sys.version_info < (3, 11):  # noqa: UP036 - an older python3 may be the one on PATH
                 raise SetupFailed(f"Python 3.11 or later is needed; {sys.executable} is {sys.version.split()[0]}")
+            if list(arguments) == ["web"]:
+                install_web_modules()
+                return 0
             install_debian_packages()
             unpack_kernel()
             make_keymaps()
             unpack_polkit_actions()
             extras = tuple(sorted(set(arguments) - {"azure"}))
+            install_web_modules()  # first: the package is not built without them
             install_python_packages(extras or ("test",))
-            install_web_modules()
             if set(arguments) & {"test", "azure"}:
                 install_oidc_server()
                 install_stock_clients()

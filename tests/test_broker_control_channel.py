@@ -17,7 +17,8 @@ from websockets.exceptions import ConnectionClosed
 
 from broker.admission import Wish
 from broker.attempts import BY_ADDRESS
-from broker.masks import MAX_MASKS
+from broker.masks import MAX_MASKED, MAX_MASKS
+from broker.reentry import AFTER_DROP_SECONDS
 from broker.session import Operator, State
 from eva import audit
 from eva.consent import Access, Kind, Principal
@@ -132,6 +133,119 @@ async def test_one_who_is_signed_out_has_nothing_more_served(door: Port):
         assert len(door.node.records(audit.Event.WORKSTATION)) <= 1
 
 
+# -- signing in again ----------------------------------------------------------------------------------------------------
+
+
+async def left_by(door: Port, *, code: int | None = None) -> str:
+    """What a sign-in left, whose connection was closed with this, or dropped."""
+    async with door.control() as client:
+        again = (await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD))["again"]
+        (channel,) = door.desk.channels
+        if code is None:
+            client.transport.abort()
+        else:
+            await client.close(code)
+    async with asyncio.timeout(5):
+        while channel in door.desk.channels:
+            await asyncio.sleep(0.01)
+    assert isinstance(again, str)
+    return again
+
+
+async def comes_back(door: Port, again: str, **other: Any) -> str | Refusal:
+    """What the next connection's sign-in by it leaves, or why it is refused."""
+    async with door.control(**other) as client:
+        try:
+            found = await ask(client, Method.SIGN_IN, again=again)
+        except Refused as error:
+            return error.refusal
+        assert found["account"] == "alice"
+        return str(found["again"])
+
+
+async def test_one_who_dropped_signs_in_again_without_a_password_and_may_drop_again(door: Port):
+    again = await left_by(door)
+    async with door.control() as client:
+        found = await ask(client, Method.SIGN_IN, again=again)
+        assert (found["account"], found["groups"]) == ("alice", ["cloudadmin"])
+        client.transport.abort()
+    assert found["again"] != again
+    assert await comes_back(door, again) is Refusal.WRONG_CREDENTIALS
+    assert isinstance(await comes_back(door, str(found["again"])), str)
+
+
+async def test_one_who_gives_a_silent_connection_up_signs_in_again(door: Port):
+    assert not isinstance(await comes_back(door, await left_by(door, code=4100)), Refusal)
+
+
+@pytest.mark.parametrize("code", [1000, 1001])
+async def test_one_who_left_does_not(door: Port, code: int):
+    assert await comes_back(door, await left_by(door, code=code)) is Refusal.WRONG_CREDENTIALS
+
+
+async def test_one_who_was_signed_out_does_not(door: Port):
+    async with door.control() as client:
+        again = str((await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD))["again"])
+        (channel,) = door.desk.channels
+        channel.sign_out("the account was changed")
+        await client.wait_closed()
+    assert await comes_back(door, again) is Refusal.WRONG_CREDENTIALS
+
+
+async def test_one_who_broke_the_protocol_does_not(door: Port):
+    async with door.control() as client:
+        again = str((await ask(client, Method.SIGN_IN, account="alice", password=PASSWORD))["again"])
+        await client.send(b"bytes")
+        await client.wait_closed()
+    assert await comes_back(door, again) is Refusal.WRONG_CREDENTIALS
+
+
+async def test_the_time_after_a_drop_runs_out(door: Port):
+    again = await left_by(door)
+    door.node.clock.run(AFTER_DROP_SECONDS)
+    assert await comes_back(door, again) is Refusal.WRONG_CREDENTIALS
+
+
+async def test_a_drop_that_only_the_client_knows_of_ends_the_old_connection(door: Port):
+    async with door.control() as first:
+        again = str((await ask(first, Method.SIGN_IN, account="alice", password=PASSWORD))["again"])
+        async with door.control() as second:
+            await ask(second, Method.SIGN_IN, again=again)
+            await first.wait_closed()
+            assert first.close_code == 1008
+            await ask(second, Method.WORKSTATION_GRANT)
+
+
+async def test_from_another_workstation_it_is_none_and_void(door: Port):
+    again = await left_by(door)
+    for source in ("127.0.0.2", "127.0.0.1"):
+        assert await comes_back(door, again, source=source) is Refusal.WRONG_CREDENTIALS
+
+
+@pytest.mark.parametrize("after", [accounts("bob"), accounts("alice", groups="other")])
+async def test_a_changed_account_does_not_come_back(door: Port, after):
+    again = await left_by(door)
+    door.desk.accounts = after
+    assert await comes_back(door, again) is Refusal.WRONG_CREDENTIALS
+
+
+async def test_guessing_it_is_rated_with_the_passwords(door: Port):
+    for _ in range(BY_ADDRESS.burst):
+        async with door.control() as client:
+            assert await refusal(client, Method.SIGN_IN, again="A" * 43) is Refusal.WRONG_CREDENTIALS
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+    async with door.control() as client:
+        assert await refusal(client, Method.SIGN_IN, account="alice", password=PASSWORD) is Refusal.RATE_LIMITED
+
+
+async def test_it_goes_with_nothing_else(door: Port):
+    again = await left_by(door)
+    async with door.control() as client:
+        assert await refusal(client, Method.SIGN_IN, again=again, account="alice") is Refusal.BAD_REQUEST
+    assert not isinstance(await comes_back(door, again), Refusal)
+
+
 # -- the safelist --------------------------------------------------------------------------------------------------------
 
 
@@ -219,13 +333,27 @@ async def test_masked_input_is_announced(door: Port):
 
 
 @pytest.mark.parametrize(
-    "params", [{"from": -1, "count": 1}, {"from": 0, "count": 0}, {"from": 0}, {"from": 0, "count": 1, "more": 1}]
+    "params",
+    [
+        {"from": -1, "count": 1},
+        {"from": 0, "count": 0},
+        {"from": 0, "count": MAX_MASKED + 1},
+        {"from": 0},
+        {"from": 0, "count": 1, "more": 1},
+    ],
 )
 async def test_a_mask_that_means_nothing_is_refused(door: Port, params: dict[str, int]):
     door.node.grant()
     async with door.signed_in() as client:
         found = await open_serial(client)
         assert await refusal(client, Method.INPUT_MASK, session=found["session"], **params) is Refusal.BAD_REQUEST
+
+
+async def test_a_mask_may_be_as_long_as_a_long_password(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        found = await open_serial(client)
+        assert await ask(client, Method.INPUT_MASK, session=found["session"], count=MAX_MASKED, **{"from": 0}) == {}
 
 
 async def test_masks_are_few(door: Port):

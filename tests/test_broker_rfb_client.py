@@ -304,38 +304,19 @@ def test_the_guest_follows_the_client_s_format() -> None:
     assert rfb.at_rest
 
 
-def test_keys_pressed_through_the_filter_are_released() -> None:
-    rfb = handshaken()
-    rfb.from_operator(key(0xFFE3, down=True) + extended_key(0x61, 0x1E, down=True) + pointer(1, 5, 6), keyboard=True)
-    assert rfb.release_keys() == extended_key(0x61, 0x1E, down=False) + key(0xFFE3, down=False) + pointer(0, 5, 6)
+def test_a_key_goes_on_as_it_is_in_either_form() -> None:
+    stream = key(0xFFE3, down=True) + extended_key(0x61, 0x1E, down=True) + pointer(1, 5, 6)
+    assert to_guest(handshaken(), stream, keyboard=True) == stream
 
 
-def test_keys_that_were_dropped_are_not_released() -> None:
-    rfb = handshaken()
-    rfb.from_operator(key(0xFFE3, down=True) + pointer(1, 5, 6), keyboard=False)
-    assert rfb.release_keys() == b""
+def test_a_guest_that_has_said_nothing_of_it_takes_places_and_not_movements() -> None:
+    assert not running().relative
 
 
-def test_a_lost_keyboard_still_releases() -> None:
-    rfb = handshaken()
-    rfb.from_operator(key(0xFFE3, down=True), keyboard=True)
-    rfb.from_operator(key(0xFFE3, down=False), keyboard=False)
-    assert rfb.release_keys() == key(0xFFE3, down=False)
-
-
-def test_keys_are_released_after_an_error() -> None:
-    rfb = handshaken()
-    rfb.from_operator(key(0xFFE3, down=True), keyboard=True)
-    with pytest.raises(RfbError):
-        rfb.from_operator(b"\x63", keyboard=True)
-    assert rfb.release_keys() == key(0xFFE3, down=False)
-
-
-def test_a_relative_pointer_is_released_without_a_movement() -> None:
+def test_a_guest_may_take_movements() -> None:
     rfb = running()
     rfb.from_guest(update(rectangle(-257, x=0, width=640, height=480)))
-    rfb.from_operator(pointer(1, 0x8000, 0x7FFF), keyboard=True)
-    assert rfb.release_keys() == pointer(0, 0x7FFF, 0x7FFF)
+    assert rfb.relative
 
 
 def test_no_message_is_longer_than_256_bytes_and_each_is_whole() -> None:

@@ -87,6 +87,28 @@ async def test_operators_under_anothers_consent_are_not_told(door: WatchPort):
         assert (await tenant.told("watch.state", paused=True))["operators"] == []
 
 
+async def test_the_state_is_told_again_within_5_s_unchanged(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant:
+        await tenant.told("watch.state", remaining_s=28_800)
+        for _ in range(24):  # as the node's own tick, each 0.2 s
+            door.node.clock.run(0.2)
+            door.node.watch_desk.tick(door.node.clock.now())
+        await tenant.ask(WatchMethod.INPUT_RESUME)
+        assert [name for name, _ in tenant.notices] == ["watch.state"]
+        assert (await tenant.told("watch.state"))["remaining_s"] == 28_795
+
+
+async def test_a_change_puts_the_next_beat_off(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant:
+        door.node.clock.run(4)
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        await tenant.told("watch.state", paused=True)
+        door.node.clock.run(4)
+        door.node.watch_desk.tick(door.node.clock.now())
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        assert tenant.notices == []
+
+
 async def test_a_vm_that_stops_is_told(door: WatchPort):
     async with door.watching(door.node.grant()) as tenant:
         await tenant.told("watch.state", running=True)

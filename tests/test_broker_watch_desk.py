@@ -11,6 +11,7 @@ import pytest
 
 from broker import watch_desk
 from broker.graphics_console import MAX_WAITING
+from broker.session import State
 from broker.watching import WATCH_GRACE
 from eva.audit import Event as Audited
 from eva.consent import Consent, Kind
@@ -163,6 +164,41 @@ async def test_a_renewal_from_only_while_i_watch_lets_go_once_it_is_on_disk(door
     assert not door.node.live(session).gate.rein.held
 
 
+async def test_a_renewal_to_only_while_i_watch_stands_though_one_before_it_comes_to_the_disk_after(door: WatchPort):
+    one = door.node.grant()
+    async with door.node.edge() as edge:
+        console = await edge.connect(await door.node.open(Kind.SERIAL))
+        await door.node.settle()
+        gate = hold_disk(door.node)
+        try:
+            two = door.node.renew_consent(one)
+            door.node.renew_consent(two, watched=True)
+            await console.send(b"l")
+            await (await console.ping())
+        finally:
+            gate.set()
+        await door.node.settle()
+        assert door.node.watching.rein(one).held
+        assert heard(door.node.dialer.guest) == b""
+
+
+async def test_of_renewals_in_one_breath_none_lets_go_before_the_last_is_on_disk(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.watching(one):
+        session = await door.node.open(Kind.SERIAL)
+    await gone(door)
+    await door.node.settle()
+    gate = hold_disk(door.node)
+    try:
+        two = door.node.renew_consent(one, watched=False)
+        door.node.renew_consent(two, watched=False)
+        assert door.node.live(session).gate.rein.held
+    finally:
+        gate.set()
+    await door.node.settle()
+    assert not door.node.live(session).gate.rein.held
+
+
 # -- pause, on everything ----------------------------------------------------------------------------------------------
 
 
@@ -246,6 +282,59 @@ async def test_a_pause_holds_the_screens_keys_and_not_its_pictures(door: WatchPo
         assert await hears(guest, 16) == key(0x62, down=True) + key(0x62, down=False)
         door.node.sessions.tick(door.node.clock.now())
         assert news.of(Event.HELD)[-1] == {"session": session.id, "held": 0, "why": ""}
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_an_operator_is_told_of_a_pause_at_once_also_when_no_input_waits(door: WatchPort, kind: Kind):
+    async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
+        news = News()
+        session = await door.node.open(kind)
+        door.node.live(session).listener = news
+        await edge.connect(session)
+        assert news.of(Event.PAUSED) == []
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        assert news.of(Event.PAUSED) == [{"session": session.id, "paused": True}]
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        await tenant.ask(WatchMethod.INPUT_RESUME)
+        assert [told["paused"] for told in news.of(Event.PAUSED)] == [True, False]
+
+
+async def test_one_who_comes_during_a_pause_is_told(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        session = await door.node.open(Kind.SERIAL)
+        news = door.node.live(session).listener = News()
+        await edge.connect(session)
+        assert [told["paused"] for told in news.of(Event.PAUSED)] == [True]
+
+
+async def test_one_who_comes_back_is_told_what_has_changed_meanwhile(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
+        session = await door.node.open(Kind.SERIAL)
+        news = door.node.live(session).listener = News()
+        first = await edge.connect(session)
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        first.transport.abort()
+        while session.state is not State.DETACHED:
+            await asyncio.sleep(0.01)
+        await tenant.ask(WatchMethod.INPUT_RESUME)
+        assert [told["paused"] for told in news.of(Event.PAUSED)] == [True]
+        back = News()
+        door.node.sessions.resume(session.id, session.operator, 0, back)
+        await edge.connect(session)
+        assert [told["paused"] for told in back.of(Event.PAUSED)] == [False]
+
+
+async def test_who_consents_only_while_watching_and_goes_pauses_too(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.node.edge() as edge:
+        async with door.watching(one):
+            session = await door.node.open(Kind.SERIAL)
+            news = door.node.live(session).listener = News()
+            await edge.connect(session)
+        await gone(door)
+        async with door.watching(one):
+            assert [told["paused"] for told in news.of(Event.PAUSED)] == [True, False]
 
 
 async def test_what_waits_in_a_pause_is_bounded(door: WatchPort):

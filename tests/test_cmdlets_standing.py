@@ -144,3 +144,11 @@ def test_status_lists_who_looks():
     one = standing()
     one.apply(Event.VIEWERS, viewers("s1", "s1", "s2"), 1000.0)
     assert one.status(1000.0)[1:] == ["  of-s1 has the keyboard", "  of-s2 may type"]
+
+
+def test_a_pause_is_told_once_and_so_is_its_end():
+    one = standing()
+    told = [
+        one.apply(Event.PAUSED, Members({"session": "s1", "paused": paused}), 1000.0) for paused in (False, True, True, False)
+    ]
+    assert told == [[], ["The tenant has paused input: what you type waits."], [], ["The tenant lets your input pass again."]]

@@ -39,6 +39,7 @@ REFUSED = 1  # of ConnectTo-TenantVm
 SKIPPED = {
     "apt install ": "lab/setup.py has installed them",
     "python3 -m venv /opt/eva-build ": "the wheel is built outside, where there may be no network either",
+    "make web": "npm may find no registry here; what it brings is copied with the checkout",
     "systemctl restart polkit libvirtd": "libvirtd is the lab's, and outside",
     "curl ": "the machine may have none; healthz is asked by another",
 }
@@ -74,7 +75,7 @@ def version_of(checkout: Path) -> str:
 
 
 def copied(to: Path) -> Path:
-    """The checkout, without what git does not have; eva-broker gets a user id that the lab's libvirtd knows."""
+    """The checkout as git has it, and what `make web` brings; eva-broker gets a user id that the lab's libvirtd knows."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=False)
     names = (
         listed.stdout.decode().split("\0")[:-1] if listed.returncode == 0 else [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")]
@@ -83,6 +84,7 @@ def copied(to: Path) -> Path:
         if (ROOT / name).is_file() and not name.startswith((".", "build/")):
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, to / name)
+    shutil.copytree(ROOT / "web/vendor", to / "web/vendor")
     users = to / "systemd/eva.sysusers"
     users.write_text(users.read_text().replace("u eva-broker -", f"u eva-broker {BORROWED_UID}"))
     return to

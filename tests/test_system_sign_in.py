@@ -19,13 +19,17 @@ from eva.control import CONTROL_PATH, SUBPROTOCOL, Method, Refusal, Refused
 from lab.browser import Browser as Chromium
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
+from lab.ports import free_port
 from tests.oidc_parts import WEBSITE, OidcServer, private_jwk
+from tests.operator_window import SLOW_MS
 from tests.sign_in_browser import Browser
 from tests.system_operator import NODE, Operator, trusting
-from tests.system_parts import audit_of, consented, until
+from tests.system_parts import audit_of, consented, until, well
+from tests.web_parts import Network, at_prompt, shows, type_line
 
 PEOPLE = {
     "olivia": {"preferred_username": "olivia", "groups": ["corp-ops"]},
+    "otto": {"preferred_username": "otto", "groups": ["corp-ops"]},
     "sam": {"preferred_username": "sam", "groups": ["staff"]},
 }
 
@@ -145,6 +149,57 @@ async def test_an_operator_of_the_issuers_works_and_outlives_a_reload(place: tup
         with pytest.raises(Refused) as caught:
             await olivia.ask(Method.SIGN_IN)
         assert caught.value.refusal is Refusal.WRONG_CREDENTIALS
+
+
+@pytest.fixture
+async def way(place: tuple[Cloud, OidcServer]) -> AsyncIterator[tuple[str, Network]]:
+    """The node behind a network that may fail: its URL, at which the issuer knows it too, and the network."""
+    cloud, server = place
+    node, port, redirect = cloud.nodes[NODE], free_port(), server.redirect
+    whole, url = node.settings.read_text(), f"https://127.0.0.1:{port}"
+    network = Network(node.port)
+    await network.open(port)
+    server.stop()
+    server.redirect = f"{url}{CALLBACK}"
+    server.start(private_jwk("key-1"))
+    node.program.stop()
+    node.settings.write_text(whole.replace(f"    url: {at(cloud)}\n", f"    url: {url}\n"))
+    node.start()
+    try:
+        yield url, network
+    finally:
+        await network.close()
+        node.program.stop()
+        node.settings.write_text(whole)
+        node.start()
+        server.stop()
+        server.redirect = redirect
+        server.start(private_jwk("key-1"))
+
+
+async def test_one_whose_connection_dropped_goes_on_without_the_issuer(
+    place: tuple[Cloud, OidcServer], way: tuple[str, Network], vm: Guest
+) -> None:
+    cloud, server = place
+    url, network = way
+    await well(cloud)
+    await consented(cloud, vm)
+    async with Chromium(cloud.authority.ca, server.ca) as chromium:
+        page = await chromium.window()
+        await page.goto(url)
+        await over_the_issuer(page, "otto")
+        chromium.taken("request")
+        await page.get_by_role("button", name="Add this workstation").click()
+        pane = await at_prompt(page, vm.name)
+        server.stop()
+        for word in ("once", "twice"):  # what signs in again is good for one time, and leaves another
+            network.fail()
+            await expect(pane.get_by_text("Connection lost, trying again")).to_be_visible()
+            network.mend()
+            await expect(pane.get_by_text("Connected", exact=True)).to_be_visible(timeout=SLOW_MS)
+            await type_line(pane, f"echo {word}''-more")
+            await shows(pane, f"{word}-more")
+        await page.goto("about:blank")
 
 
 def test_a_node_whose_issuers_secret_is_not_there_does_not_start(place: tuple[Cloud, OidcServer]) -> None:

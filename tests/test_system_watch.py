@@ -266,7 +266,7 @@ async def test_pause_holds_keys_on_serial_and_screen_also_over_a_kill(watched: W
             await until(lambda: count_in(vm, b"Q", after) == 1, "what was held, echoed by the guest")
             await alice.ask(Method.KEYBOARD_TAKE, session=screen.opened.session)
             await tenant.ask(WatchMethod.INPUT_PAUSE)
-            await screen.type(pressed("w"))
+            await screen.type(pressed("\n"))  # which leaves nothing on the line of the guest's screen
             await until(lambda: any(n.event is Event.HELD and n.params["why"] == "tenant" for n in alice.notices), "word of it")
             await tenant.ask(WatchMethod.INPUT_RESUME)
             await until(lambda: [n.params["held"] for n in alice.notices if n.event is Event.HELD][-1] == 0, "word that it went")

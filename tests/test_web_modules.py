@@ -146,6 +146,125 @@ async def test_input_past_the_room_is_refused_whole(page: Page) -> None:
     assert await run(page, "shared/serial_stream.js", script) == [False, 0]
 
 
+# --- calls
+
+# A websocket that is open at once, and a node behind it that says what `node` says.
+SOCKET = """
+    globalThis.WebSocket = class extends EventTarget {
+        static OPEN = 1;
+        readyState = 1;
+        constructor() { super(); globalThis.socket = this; queueMicrotask(() => this.dispatchEvent(new Event("open"))); }
+        send(text) { const {id, method} = JSON.parse(text); const result = node[method]; if (result) this.say({id, result}); }
+        say(message) { this.dispatchEvent(new MessageEvent("message", {data: JSON.stringify({jsonrpc: "2.0", ...message})})); }
+        close(code) { this.closed = code; this.readyState = 3; }
+    };
+    let node = {};
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh(page: Page) -> AsyncIterator[Page]:
+    """Give a page whose globals a test may change."""
+    yield page
+    await page.reload()
+
+
+async def test_a_call_without_an_answer_ends_after_10_s_and_the_connection_goes_on(fresh: Page) -> None:
+    script = """
+        const [asked, set] = [[], setTimeout];
+        globalThis.setTimeout = (then, ms) => { asked.push(ms); return set(then, 0) };
+        const rpc = new m.JsonRpc("wss://node", []);
+        await rpc.opened;
+        const error = await rpc.call("input.pause").catch((error) => error);
+        socket.say({id: 1, result: {}});
+        node = {again: {ok: 1}};
+        return [asked[0], error.reason, error.unknown, rpc.open, await rpc.call("again")];
+    """
+    assert await run(fresh, "shared/json_rpc.js", SOCKET + script) == [10_000, "no-answer", True, True, {"ok": 1}]
+
+
+async def test_a_refusal_is_no_doubt(fresh: Page) -> None:
+    script = """
+        const rpc = new m.JsonRpc("wss://node", []);
+        await rpc.opened;
+        const call = rpc.call("input.pause").catch((error) => [error.reason, error.unknown]);
+        socket.say({id: 1, error: {message: "no", data: {reason: "paused"}}});
+        return call;
+    """
+    assert await run(fresh, "shared/json_rpc.js", SOCKET + script) == ["paused", False]
+
+
+async def test_an_operators_call_has_the_time_it_asks_for_and_then_counts_as_a_lost_connection(fresh: Page) -> None:
+    script = """
+        const link = new m.NodeLink("wss://node");
+        node = {sign_in: {account: "alice", granted: false, again: "x"}};
+        await link.signIn(null);
+        const [first, asked, set] = [socket, [], setTimeout];
+        globalThis.setTimeout = (then, ms) => { asked.push(ms); return set(then, 0) };
+        const reason = await link.call("session.open").catch((error) => error.reason);
+        const found = [asked[0], reason, first.closed, link.state];
+        link.signOut();
+        return found;
+    """
+    assert await run(fresh, "operator/node_link.js", SOCKET + script) == [20_000, "connection-lost", 4100, "lost"]
+
+
+# --- typing
+
+
+SLOWLY = """
+    const view = new m.SerialView(document.body, {readonly: false}), bytes = (text) => new TextEncoder().encode(text);
+    const announced = [];
+    view.type(bytes("abc"));
+"""
+
+
+async def test_a_piece_is_announced_where_it_stands(fresh: Page) -> None:
+    script = """
+        const announce = async (from, count) => announced.push([from, count]);
+        return [await view.typeSlowly([bytes("s3"), bytes("cret")], {announce}), announced, view.sent];
+    """
+    assert await run(fresh, "shared/serial_view.js", SLOWLY + script) == [2, [[3, 2], [5, 4]], 9]
+
+
+async def test_a_keyboard_that_was_anothers_during_the_announcement_ends_the_typing(fresh: Page) -> None:
+    script = """
+        const announce = async (from, count) => {
+            announced.push([from, count]);
+            view.forgetUnsent();
+            view.writable = false;
+            await null;
+            view.writable = true;
+        };
+        return [await view.typeSlowly([bytes("s3"), bytes("cret")], {announce}), announced, view.sent];
+    """
+    assert await run(fresh, "shared/serial_view.js", SLOWLY + script) == [0, [[3, 2]], 0]
+
+
+async def test_and_so_does_one_between_two_pieces(fresh: Page) -> None:
+    script = """
+        const announce = async (from, count) => announced.push([from, count]);
+        const onprogress = () => view.forgetUnsent();
+        return [await view.typeSlowly([bytes("s3"), bytes("cret")], {announce, onprogress}), announced, view.sent];
+    """
+    assert await run(fresh, "shared/serial_view.js", SLOWLY + script) == [1, [[3, 2]], 0]
+
+
+# --- the screen
+
+
+async def test_a_screen_that_takes_no_keys_is_a_picture_with_a_name(fresh: Page) -> None:
+    script = """
+        const view = new m.GraphicsView(document.body, {viewOnly: true, label: "Screen"});
+        view.attach("wss://node", "ticket");
+        const canvas = document.querySelector("canvas");
+        const found = [canvas.getAttribute("role"), canvas.getAttribute("aria-label")];
+        for (const viewOnly of [false, true]) { view.viewOnly = viewOnly; found.push(canvas.getAttribute("role")) }
+        return found;
+    """
+    assert await run(fresh, "shared/graphics_view.js", SOCKET + script) == ["img", "Screen", "application", "img"]
+
+
 # --- time
 
 

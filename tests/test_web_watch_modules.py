@@ -79,6 +79,157 @@ async def test_what_is_typed_is_text_key_or_count(page: Page):
     assert found["parts"] == [{"text": "Enter"}, {"key": "Enter"}, {"hidden": 3}]
 
 
+async def test_states_that_differ_in_the_time_left_alone_are_alike(page: Page):
+    script = "return given.map((other) => m.alike(m.standing(given[0]), m.standing(other)))"
+    assert await run(page, "told.js", script, [STATE, STATE | {"remaining_s": 0}, STATE | {"paused": True}]) == [
+        True,
+        True,
+        False,
+    ]
+
+
+# --- silence
+
+
+@pytest.mark.parametrize(
+    ("rising", "wall", "too_long"),
+    [(11, 11, False), (12, 12, True), (1, 3600, True), (12, -50, True), (1, -50, False)],
+)
+async def test_silence_is_too_long_by_either_clock(page: Page, rising: int, wall: int, too_long: bool):
+    """A suspended machine's rising clock may stand still, and its wall clock may be set back."""
+    script = """
+        let now = [0, 0];
+        const silence = new m.Silence(12, [() => now[0], () => now[1]]);
+        now = given;
+        return [silence.tooLong, silence.hear(), silence.tooLong];
+    """
+    assert await run(page, "silence.js", script, [rising, wall]) == [too_long, not too_long, too_long]
+
+
+# --- line
+
+# A line that is up, on a websocket of the test's; `told` is all that it told; `later` puts the wall clock on.
+LINE = """
+    globalThis.WebSocket = class extends EventTarget {
+        static OPEN = 1;
+        readyState = 1;
+        constructor() { super(); globalThis.socket = this; }
+        tell(method, params) { this.dispatchEvent(new MessageEvent("message", {data: JSON.stringify({method, params})})); }
+        close() { this.readyState = 3; }
+    };
+    const now = Date.now, later = (ms) => (Date.now = () => now() + ms);
+    let left = 1;
+    const admission = () => left-- ? {watchUrl: "wss://node/v1/watch", watchToken: "t"} : new Promise(() => {});
+    const line = new m.Line({admission}, "https://node");
+    const told = [];
+    line.onstate = (state) => told.push(state.node);
+    const lost = new Promise((resolve) => (line.onphase = (phase) => { told.push(phase); if (phase === "lost") resolve() }));
+    line.run();
+    await new Promise((resolve) => setTimeout(resolve));
+    socket.tell("watch.state", given);
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh(page: Page) -> AsyncIterator[Page]:
+    """Give a page whose globals a test may change."""
+    yield page
+    await page.reload()
+
+
+async def test_a_line_that_is_silent_for_12_s_is_lost(fresh: Page):
+    script = "later(12_000); await lost; const open = line.open; line.close(); return [told, open, socket.readyState]"
+    assert await run(fresh, "line.js", LINE + script, STATE) == [["connecting", "open", STATE["node"], "lost"], False, 3]
+
+
+async def test_a_state_each_5_s_keeps_it(fresh: Page):
+    script = """
+        for (const ms of [5, 10, 15, 20]) { later(ms * 1_000); line.look(); socket.tell("watch.state", given); }
+        const open = line.open;
+        line.close();
+        return open;
+    """
+    assert await run(fresh, "line.js", LINE + script, STATE) is True
+
+
+async def test_a_page_that_is_looked_at_again_sees_at_once_that_its_line_is_dead(fresh: Page):
+    script = "later(60_000); line.look(); const open = line.open; line.close(); return open"
+    assert await run(fresh, "line.js", LINE + script, STATE) is False
+
+
+async def test_what_lay_waiting_over_a_suspension_is_not_taken_for_news(fresh: Page):
+    script = """
+        later(60_000);
+        socket.tell("watch.state", {...given, node: "old news"});
+        const open = line.open;
+        line.close();
+        return [told.includes("old news"), open];
+    """
+    assert await run(fresh, "line.js", LINE + script, STATE) == [False, False]
+
+
+# --- watch_view
+
+# A view on a line of the test's, over which Pause was pressed and got no answer, for the reason that is given.
+UNANSWERED = """
+    const {RpcError} = await import("/shared/json_rpc.js");
+    const {standing} = await import("/watch/told.js");
+    const line = {open: true, call: async () => { throw new RpcError(given.reason, "") }, close() {}};
+    const view = new m.WatchView(line, {}, given.whose);
+    document.body.replaceChildren(...view.elements);
+    const tell = (other) => line.onstate(standing({...given.state, ...other}));
+    const banner = () => { const found = document.querySelector(".banner"); return found.hidden ? "" : found.textContent };
+    line.onphase("open", "");
+    tell({running: false});
+    document.querySelector(".pause").click();
+    await new Promise((resolve) => setTimeout(resolve));
+"""
+UNKNOWN = "It is not known whether input is paused. To be sure, stop the access."
+
+
+async def unanswered(page: Page, script: str, reason: str = "no-answer") -> Any:
+    given = {"reason": reason, "state": STATE, "whose": WHOSE}
+    return await run(page, "watch_view.js", f"{UNANSWERED} {script}", given)
+
+
+@pytest.mark.parametrize("reason", ["no-answer", "connection-lost"])
+async def test_a_pause_without_an_answer_is_not_known(fresh: Page, reason: str):
+    script = "const found = [banner(), document.querySelector('.pause').ariaDisabled]; view.dispose(); return found"
+    said, disabled = await unanswered(fresh, script, reason)
+    assert UNKNOWN in said
+    assert disabled is None  # it can be pressed again
+
+
+async def test_it_stays_unknown_until_the_node_says_that_it_is_paused(fresh: Page):
+    script = """
+        const found = [];
+        for (const paused of [false, true]) { tell({running: false, paused}); found.push(banner()) }
+        view.dispose();
+        return found;
+    """
+    before, after = await unanswered(fresh, script)
+    assert UNKNOWN in before
+    assert after.startswith("Paused. Nothing that an operator types")
+
+
+async def test_a_lost_line_says_that_nothing_is_seen_and_what_is_not_known(fresh: Page):
+    said = await unanswered(fresh, "line.onphase('lost', ''); const found = banner(); view.dispose(); return found")
+    assert said.startswith("You do not see the virtual machine at the moment, and operators may be going on.")
+    assert UNKNOWN in said
+
+
+async def test_a_state_that_says_nothing_new_leaves_what_a_person_reads(fresh: Page):
+    script = """
+        const fact = document.querySelector("dd");
+        tell({running: false, remaining_s: 0});
+        const same = fact.isConnected;
+        tell({running: false, reason: "other"});
+        view.dispose();
+        return [same, fact.isConnected];
+    """
+    assert await unanswered(fresh, script) == [True, False]
+
+
 # --- visible
 
 

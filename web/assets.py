@@ -33,7 +33,7 @@ _TYPES: Final = {
 class MissingAssets(Exception):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        super().__init__(f"{folder}: not there; `make setup` brings it, and a wheel holds it")
+        super().__init__(f"{folder}: not there; `make web` brings it, and a wheel holds it")
 
 
 @dataclass(frozen=True, slots=True)

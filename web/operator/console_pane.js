@@ -4,6 +4,7 @@
 import { element, button } from "../shared/element.js";
 import { RpcError } from "../shared/json_rpc.js";
 import { ConsoleSession } from "./console_session.js";
+import { held as heldTexts, status as statusTexts, tools as texts } from "./console_texts.js";
 import { endedCard } from "./ended_card.js";
 import { footLine } from "./foot_line.js";
 import { watchExit } from "./keyboard_exit.js";
@@ -13,7 +14,7 @@ import { PeoplePanel } from "./people_panel.js";
 import { SearchBar } from "./search_bar.js";
 import { StatusBar } from "./status_bar.js";
 import { GraphicsSurface, SerialSurface } from "./surfaces.js";
-import { held as heldTexts, kinds, refusals, status as statusTexts, tools as texts } from "./texts.js";
+import { kinds, refusals } from "./texts.js";
 import { ToolBar } from "./tool_bar.js";
 import { TypePanel } from "./type_panel.js";
 

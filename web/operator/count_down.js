@@ -3,7 +3,7 @@
 
 import { element } from "../shared/element.js";
 import { formatRemaining } from "../shared/remaining.js";
-import { status as texts } from "./texts.js";
+import { status as texts } from "./console_texts.js";
 
 const SOON_S = 15 * 60;
 const LAST_S = 60;

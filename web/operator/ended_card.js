@@ -3,7 +3,8 @@
 
 import { element, button } from "../shared/element.js";
 import { endingText } from "../shared/endings.js";
-import { ended as texts, refusals } from "./texts.js";
+import { ended as texts } from "./console_texts.js";
+import { refusals } from "./texts.js";
 
 const FOR_GOOD = new Set(["consent-expired", "consent-revoked", "feature-disabled", "vm-gone", "no-consent"]); // nothing opens again
 

@@ -2,7 +2,7 @@
 /** The line below a console: what the tenant asked for, and the way out for a keyboard. */
 
 import { element } from "../shared/element.js";
-import { foot as texts } from "./texts.js";
+import { foot as texts } from "./console_texts.js";
 
 /** @param {import("./standing.js").Opened} opened */
 export function footLine({ giver, reason }) {

@@ -4,7 +4,7 @@
 import { element, button } from "../shared/element.js";
 import { chord } from "../shared/keys.js";
 import { BOOT_KEYS, Repeater, SERIAL_BYTES } from "./boot_keys.js";
-import { keys as texts } from "./texts.js";
+import { keys as texts } from "./console_texts.js";
 
 const EVERY_MS = { graphics: 200, serial: 500 }; // a chord that the node presses is recorded each time
 const FUNCTION_KEYS = 12;

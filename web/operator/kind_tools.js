@@ -3,7 +3,7 @@
 
 import { element, button } from "../shared/element.js";
 import { COLUMNS, ROWS } from "../shared/terminal_screen.js";
-import { tools as texts } from "./texts.js";
+import { tools as texts } from "./console_texts.js";
 
 /**
  * @param {import("../shared/serial_view.js").SerialView} view

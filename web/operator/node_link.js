@@ -1,7 +1,8 @@
 // @ts-check
 /**
  * The operator's connection to the node: signed in once, and made again by itself after a drop, for as long as the node keeps
- * a session whose connection dropped. What signs in is held in this object alone, until the operator is signed out.
+ * a session whose connection dropped. No password is kept for that: each sign-in leaves a word for the next one, good once,
+ * and it is held in this object alone.
  */
 
 import { JsonRpc, RpcError } from "../shared/json_rpc.js";
@@ -13,11 +14,12 @@ const ANSWER_MS = 20_000; // an open console may take the node some seconds
 const SIGN_IN_MS = 10_000; // with the handshake
 const BEAT_MS = 5_000; // between two looks whether the node still answers
 const BEAT_ANSWER_MS = 7_000;
+const GIVEN_UP = 4100; // a close code that means to come back; 1000 signs out
 const SIGNED_OUT = 1008; // RFC 6455 7.4.1, policy violation: the node signs the operator out, and says why
 const PASSING = new Set(["connection-lost", "rate-limited", "stopping", "lease-stale"]); // worth another attempt
 
 /** @typedef {{account: string, groups: string[], node: string, address: string, granted: boolean}} Who */
-/** @typedef {{account: string, password: string} | null} Credentials null: the certificate or the cookie that the browser has */
+/** @typedef {{account: string, password: string} | {again: string} | null} Credentials null: what the browser brings by itself */
 /** @typedef {"out" | "in" | "lost"} LinkState */
 
 export class NodeLink {
@@ -36,8 +38,7 @@ export class NodeLink {
     this.state = "out";
     /** @type {JsonRpc | null} */
     this._rpc = null;
-    /** @type {Credentials} */
-    this._credentials = null;
+    this._again = "";
     this._lostAt = 0;
     this._beat = 0;
     this._attempt = 0; // whoever waits and finds another number here is late
@@ -51,14 +52,13 @@ export class NodeLink {
   /** Signs in. Rejects with RpcError, and then the link is as it was. @param {Credentials} credentials */
   async signIn(credentials) {
     await this._connect(credentials);
-    this._credentials = credentials;
     this._become("in");
   }
 
   /** Ends it, at the operator's word or for a reason that the operator is told. */
   signOut(why = "") {
     this._attempt++;
-    this._credentials = null;
+    this._again = "";
     this.who = null;
     this._drop();
     this._become("out", why);
@@ -73,7 +73,7 @@ export class NodeLink {
   async call(method, params = {}, timeout = ANSWER_MS) {
     const rpc = this._rpc;
     if (!rpc) throw new RpcError("connection-lost", "");
-    return await within(rpc.call(method, params), timeout, () => rpc.close());
+    return await answered(rpc, method, params, timeout, GIVEN_UP);
   }
 
   /** Says something that nobody waits for: the page is on its way out. @param {string} method @param {Record<string, any>} params */
@@ -87,9 +87,10 @@ export class NodeLink {
     const rpc = new JsonRpc(`${this.origin}/v1/control`, [SUBPROTOCOL]);
     try {
       await within(rpc.opened, SIGN_IN_MS, () => rpc.close());
-      const who = await within(rpc.call("sign_in", credentials ?? {}), SIGN_IN_MS, () => rpc.close());
+      const { again, ...who } = await answered(rpc, "sign_in", credentials ?? {}, SIGN_IN_MS);
       if (attempt !== this._attempt) throw new RpcError("connection-lost", "");
       this.who = who;
+      this._again = again;
     } catch (error) {
       rpc.close();
       throw error;
@@ -145,14 +146,14 @@ export class NodeLink {
       await passed(PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)] ?? 0);
       if (attempt !== this._attempt || this.state !== "lost") return;
       try {
-        await this._connect(this._credentials);
+        await this._connect({ again: this._again });
         this._become("in");
         return;
       } catch (error) {
         if (!(error instanceof RpcError)) throw error;
         if (this.state !== "lost") return;
         if (!PASSING.has(error.reason)) {
-          this.signOut(this._credentials ? error.message : "not-again");
+          this.signOut(error.reason === "wrong-credentials" ? "not-again" : error.message);
           return;
         }
         if (!this.graceLeft) {
@@ -180,6 +181,24 @@ export class NodeLink {
 /** @param {number} ms @returns {Promise<void>} */
 function passed(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/**
+ * One call's result. One that is not answered in time closes the connection, and rejects with RpcError "connection-lost".
+ * @param {JsonRpc} rpc
+ * @param {string} method
+ * @param {Record<string, any>} params
+ * @param {number} ms
+ * @param {number} [code] that it is closed with
+ */
+async function answered(rpc, method, params, ms, code) {
+  try {
+    return await rpc.call(method, params, ms);
+  } catch (error) {
+    if (!(error instanceof RpcError) || error.reason !== "no-answer") throw error;
+    rpc.close(code);
+    throw new RpcError("connection-lost", "");
+  }
 }
 
 /**

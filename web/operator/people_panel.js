@@ -2,8 +2,9 @@
 /** Who is at a VM's consoles, and to whom its keyboard can be handed. */
 
 import { element, button } from "../shared/element.js";
+import { people as texts } from "./console_texts.js";
 import { tenantOf } from "./standing.js";
-import { kinds, people as texts } from "./texts.js";
+import { kinds } from "./texts.js";
 
 export class PeoplePanel {
   /** @param {(session: string) => void} give */

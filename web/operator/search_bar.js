@@ -2,7 +2,7 @@
 /** Search in what a serial console printed. */
 
 import { element, button } from "../shared/element.js";
-import { search as texts } from "./texts.js";
+import { search as texts } from "./console_texts.js";
 
 export class SearchBar {
   /**

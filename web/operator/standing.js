@@ -23,6 +23,8 @@ export class Standing {
     /** The session that has the keyboard. @type {string | null} */
     this.keyboard = opened.keyboard ? opened.session : null;
     this.held = { bytes: 0, why: "" };
+    /** Whether the tenant lets no input pass. */
+    this.paused = false;
     /** @type {{reason: string, atMs: number, staleBytes: number} | null} */
     this.ended = null;
   }
@@ -52,6 +54,7 @@ export class Standing {
 
   /** The session goes on: after a resume, or, on graphics, as another one. @param {Opened} opened */
   carryOn(opened) {
+    if (opened.session !== this.session) this.paused = false; // the node tells each session anew
     this.opened = opened;
     this.session = opened.session;
     this.remaining.set(opened.remaining_s);
@@ -71,6 +74,8 @@ export class Standing {
       this.keyboard = params.keyboard;
     } else if (method === "session.held") {
       this.hold(params.held, params.why);
+    } else if (method === "session.paused") {
+      this.paused = params.paused;
     } else if (method === "session.ended") {
       this.end(params.reason, params.at_ms, params.stale_bytes ?? 0);
     }

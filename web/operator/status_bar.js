@@ -3,9 +3,10 @@
 
 import { element, button } from "../shared/element.js";
 import { formatRemaining } from "../shared/remaining.js";
+import { status as texts } from "./console_texts.js";
 import { CountDown } from "./count_down.js";
 import { tenantOf } from "./standing.js";
-import { kinds, status as texts } from "./texts.js";
+import { kinds } from "./texts.js";
 
 const CHIPS = { attaching: "chip", live: "chip good", away: "chip warn", ended: "chip bad" };
 
@@ -21,6 +22,7 @@ export class StatusBar {
     this.take = button(texts.take, take, { class: "main" });
     this.people = button("", people, { "aria-expanded": "false" });
     this._tenant = element("span", { class: "chip warn tenant", hidden: true }, texts.tenantWatches);
+    this._paused = element("span", { class: "chip bad paused", role: "status", hidden: true });
     this._countDown = new CountDown();
     this.element = element(
       "div",
@@ -28,6 +30,7 @@ export class StatusBar {
       element("div", { class: "which" }, this._name, this._kind, this._state),
       element("div", { class: "hands" }, this._keyboard, this.take),
       this._tenant,
+      this._paused,
       this.people,
       this._countDown.element,
     );
@@ -48,6 +51,8 @@ export class StatusBar {
     this.take.disabled = state !== "live";
     const watching = standing.viewers.some((viewer) => tenantOf(viewer.account) !== null && viewer.attached);
     this._tenant.hidden = !watching || state === "ended";
+    this._paused.hidden = !standing.paused || state === "ended";
+    set(this._paused, this._paused.hidden ? "" : texts.paused);
     for (const one of [this._keyboard, this.people, this._countDown.element]) one.hidden = state === "ended";
     set(this.people, standing.viewers.length > 1 ? texts.people(standing.viewers.length) : texts.alone);
     this.tick(session);

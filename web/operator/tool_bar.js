@@ -2,7 +2,7 @@
 /** What can be done at a console besides typing: one row of buttons, those of its kind. */
 
 import { element, button } from "../shared/element.js";
-import { tools as texts } from "./texts.js";
+import { tools as texts } from "./console_texts.js";
 
 /** @typedef {{press: () => void, keys: () => void, type: () => void, full: () => void, leave: () => void}} Deeds */
 

@@ -3,7 +3,7 @@
 
 import { element, button } from "../shared/element.js";
 import { keyed, lacking, LAYOUTS } from "../shared/layouts.js";
-import { typing as texts } from "./texts.js";
+import { typing as texts } from "./console_texts.js";
 
 const LONGEST = 65_536; // characters
 const SHOWN = 2000; // of them, in the preview

@@ -52,6 +52,7 @@ export class GraphicsView {
     if (viewOnly) this.releaseKeys();
     this._viewOnly = viewOnly;
     if (this._rfb) this._rfb.viewOnly = viewOnly;
+    this._say();
   }
 
   /**
@@ -77,10 +78,10 @@ export class GraphicsView {
     const canvas = this._canvas();
     if (canvas) {
       canvas.tabIndex = 0;
-      canvas.setAttribute("role", "application"); // every key is the guest's
       canvas.setAttribute("aria-label", this._label);
       canvas.addEventListener("blur", this._blurred);
     }
+    this._say();
     this.scale(this._fit);
     this.onstate("connecting");
   }
@@ -139,6 +140,11 @@ export class GraphicsView {
     this._connected = false;
     this.onstate("closed");
     this.onclosed({ code, reason });
+  }
+
+  /** What it is to who does not see it: a picture, or what takes every key to the guest. */
+  _say() {
+    this._canvas()?.setAttribute("role", this._viewOnly ? "img" : "application");
   }
 
   _canvas() {

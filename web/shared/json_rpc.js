@@ -2,8 +2,12 @@
 /** JSON-RPC 2.0 over one websocket: calls, their answers, and what the node tells by itself (docs/protocol.md). */
 
 const MAX_CALLS = 256; // calls without an answer; more is a fault of the page
+const ANSWER_MS = 10_000;
 
-/** A call that the node refused, or that no answer came to. `reason` is the node's word, or "connection-lost". */
+/**
+ * A call that the node refused, or that no answer came to. `reason` is the node's word, or "connection-lost", or "no-answer":
+ * it took too long. After these two nobody here knows whether it was done.
+ */
 export class RpcError extends Error {
   /**
    * @param {string} reason
@@ -15,6 +19,11 @@ export class RpcError extends Error {
     this.name = "RpcError";
     this.reason = reason;
     this.node = node;
+  }
+
+  /** Whether the node did not say what became of the call. */
+  get unknown() {
+    return this.reason === "connection-lost" || this.reason === "no-answer";
   }
 }
 
@@ -28,7 +37,7 @@ export class JsonRpc {
     this.onnotice = () => {};
     /** Told once, when an open connection is over. @type {(closed: {code: number, reason: string}) => void} */
     this.onclosed = () => {};
-    /** @type {Map<number, {resolve: (result: any) => void, reject: (error: RpcError) => void}>} */
+    /** @type {Map<number, {resolve: (result: any) => void, reject: (error: RpcError) => void, late: ReturnType<typeof setTimeout>}>} */
     this._calls = new Map();
     this._next = 1;
     this._over = false;
@@ -52,21 +61,26 @@ export class JsonRpc {
    * The result of one call. Rejects with RpcError.
    * @param {string} method
    * @param {Record<string, any>} [params]
+   * @param {number} [answerMs] how long the answer may take; what comes later is passed over
    * @returns {Promise<any>}
    */
-  call(method, params = {}) {
+  call(method, params = {}, answerMs = ANSWER_MS) {
     if (!this.open || this._calls.size >= MAX_CALLS) return Promise.reject(lost());
     const id = this._next++;
     return new Promise((resolve, reject) => {
-      this._calls.set(id, { resolve, reject });
+      const late = setTimeout(() => {
+        this._calls.delete(id);
+        reject(new RpcError("no-answer", "The node has not answered in time."));
+      }, answerMs);
+      this._calls.set(id, { resolve, reject, late });
       this._socket.send(JSON.stringify({ jsonrpc: "2.0", id, method, params }));
     });
   }
 
   /** Ends the connection. `onclosed` is told at once, and no notice comes any more. */
-  close() {
-    this._socket.close(1000);
-    this._finish(1000, "");
+  close(code = 1000) {
+    this._socket.close(code);
+    this._finish(code, "");
   }
 
   /** @param {unknown} data */
@@ -88,6 +102,7 @@ export class JsonRpc {
     const call = this._calls.get(message.id);
     this._calls.delete(message.id);
     if (!call) return;
+    clearTimeout(call.late);
     if (message.error) {
       const { data: facts = {}, message: text = "" } = message.error;
       call.reject(new RpcError(String(facts.reason ?? "bad-request"), String(text), facts.node ?? null));
@@ -106,7 +121,10 @@ export class JsonRpc {
     const calls = [...this._calls.values()];
     this._calls.clear();
     this.onclosed({ code, reason });
-    for (const call of calls) call.reject(lost());
+    for (const call of calls) {
+      clearTimeout(call.late);
+      call.reject(lost());
+    }
   }
 }
 

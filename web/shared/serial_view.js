@@ -111,7 +111,8 @@ export class SerialView extends TerminalScreen {
   /**
    * Types piece after piece, never far ahead of what the guest takes; keys pressed meanwhile wait behind them all.
    * Gives how many went: fewer than there are where `signal` stopped it, or the keyboard or the console is no longer ours.
-   * `announce` is told, before a piece goes, at which offset of the stream it will stand; what it throws ends the typing.
+   * `announce` is told, before a piece goes, at which offset of the stream it will stand; what it throws ends the typing, and so
+   * does a stream that is no longer where it was left: the keyboard was another's meanwhile, and what was not sent is dropped.
    * @param {Uint8Array[]} pieces
    * @param {{paceMs?: number, signal?: AbortSignal, announce?: (from: number, count: number) => Promise<unknown>,
    *   onprogress?: (typed: number) => void}} [how]
@@ -122,11 +123,14 @@ export class SerialView extends TerminalScreen {
     const behind = [];
     this._behind = behind;
     let typed = 0;
+    let end = this._outbound.end; // nothing else is added meanwhile
     try {
       for (const piece of pieces) {
         await this._until(() => this._outbound.untaken < AHEAD, signal);
-        if (announce && !signal?.aborted) await announce(this._outbound.end, piece.length);
-        if (signal?.aborted || !this.writable || !this._outbound.add(piece)) break;
+        const goesOn = () => !signal?.aborted && this.writable && this._outbound.end === end;
+        if (announce && goesOn()) await announce(end, piece.length);
+        if (!goesOn() || !this._outbound.add(piece)) break;
+        end += piece.length;
         this._send();
         onprogress?.(++typed);
         if (paceMs) await new Promise((resolve) => setTimeout(resolve, paceMs));

@@ -3,6 +3,7 @@
 
 import { JsonRpc, RpcError } from "../shared/json_rpc.js";
 import { ProviderError } from "./provider.js";
+import { Silence } from "./silence.js";
 import { Unintelligible, ended, sessionEnded, standing, typed } from "./told.js";
 
 /**
@@ -18,6 +19,8 @@ const SUBPROTOCOL = "eva.watch.v1";
 const TOKEN_PREFIX = "eva.token.";
 const PAUSES_MS = [300, 700, 1_500, 3_000, 6_000]; // between attempts; the last one repeats
 const FIRST_WORD_MS = 10_000; // for handshake and the first state
+const SILENCE_MS = 12_000; // the node tells the state every 5 s (docs/protocol.md), and lets a silent watcher go within 10 s
+const LOOK_MS = 1_000;
 const MOVE_MS = 1_000; // until the provider knows that a node has ended a consent which goes on elsewhere
 // Endings after which the node opens nothing for this consent. The others leave it standing.
 const FINAL = new Set(["consent-expired", "consent-revoked", "feature-disabled", "vm-gone"]);
@@ -58,6 +61,7 @@ export class Line {
   #url = "";
   #closed = false;
   #wake = () => {};
+  #look = () => {};
 
   /**
    * @param {Provider} provider
@@ -100,6 +104,11 @@ export class Line {
     this.#wake();
   }
 
+  /** See now whether the line is dead: the page is looked at again. */
+  look() {
+    this.#look();
+  }
+
   /** Runs until it is over, barred, moved or closed. */
   async run() {
     let [why, leastMs] = ["", 0];
@@ -139,12 +148,19 @@ export class Line {
       let final = null;
       let lasted = false;
       const overdue = setTimeout(() => rpc.close(), FIRST_WORD_MS);
+      /** @type {Silence | null} */
+      let silence = null;
+      this.#look = () => silence?.tooLong && rpc.close();
+      const looks = setInterval(this.#look, LOOK_MS);
       rpc.onclosed = ({ code, reason }) => {
         clearTimeout(overdue);
+        clearInterval(looks);
+        this.#look = () => {};
         this.#rpc = null;
         resolve({ final, lasted, said: code === NOT_NOW ? reason : "" });
       };
       rpc.onnotice = (method, params) => {
+        if (silence?.hear() === false) return rpc.close();
         try {
           if (method === "watch.ended") {
             const told = ended(params);
@@ -154,6 +170,7 @@ export class Line {
             if (!lasted) {
               lasted = true;
               clearTimeout(overdue);
+              silence = new Silence(SILENCE_MS);
               [this.#rpc, this.#url] = [rpc, url];
               this.onphase("open", "");
             }

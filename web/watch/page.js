@@ -24,6 +24,7 @@ void begin();
 window.addEventListener("pagehide", () => line?.close());
 window.addEventListener("pageshow", (event) => event.persisted && location.reload());
 window.addEventListener("online", () => line?.hurry());
+document.addEventListener("visibilitychange", () => line?.look()); // the clocks of a hidden page go slowly
 window.addEventListener("beforeunload", (event) => {
   if (view?.leavingEnds) event.preventDefault();
 });

@@ -56,7 +56,8 @@ export class StatusBar {
   state(state) {
     this.#node = state.node;
     this.#remaining ??= new Remaining(state.remainingS);
-    this.#remaining.set(state.remainingS);
+    // told in whole seconds, again and again: what is within one is no news, and the clock does not jump
+    if (Math.abs(this.#remaining.seconds - state.remainingS) > 1) this.#remaining.set(state.remainingS);
     this.phase("open");
     this.tick();
   }

@@ -57,6 +57,12 @@ export const banner = {
   notPaused: (why) => `The node did not confirm the pause: ${why} To be sure, stop the access.`,
   /** @param {string} why */
   notResumed: (why) => `The node did not confirm: ${why} Input stays paused.`,
+  unknown: {
+    /** @param {string} why */
+    notPaused: (why) => `${why} It is not known whether input is paused. To be sure, stop the access.`,
+    /** @param {string} why */
+    notResumed: (why) => `${why} It is not known whether input goes through again.`,
+  },
   lost: "You do not see the virtual machine at the moment, and operators may be going on. Stop works all the same, by way of the provider.",
   lostPaused: "You do not see the virtual machine at the moment. Input was paused when the connection was lost, and stays so.",
   lostWatched: "You do not see the virtual machine at the moment. Operators' input is held, and the access ends within 60 seconds unless the connection is back.",
@@ -184,6 +190,8 @@ export const refusals = {
   "audit-failed": "The node cannot write its record, so nothing opens.",
   paused: "Input is paused.",
   stopping: "The node is starting or stopping.",
+  "connection-lost": "The connection to the node was lost before it answered.",
+  "no-answer": "The node has not answered in time.",
 };
 
 export const spoken = {

@@ -122,6 +122,11 @@ export function standing(params) {
   });
 }
 
+/** Whether they say the same, but for the time left. @param {Standing} one @param {Standing} other */
+export function alike(one, other) {
+  return JSON.stringify({ ...one, remainingS: 0 }) === JSON.stringify({ ...other, remainingS: 0 });
+}
+
 /** @param {unknown} item @returns {OperatorSession} */
 function operator(item) {
   const members = new Members(item);

@@ -4,13 +4,14 @@
 import { ConsentCard } from "./consent_card.js";
 import { ConsolePane } from "./console_pane.js";
 import { button, element } from "../shared/element.js";
+import { RpcError } from "../shared/json_rpc.js";
 import { sentenceOf } from "./line.js";
 import { OperatorList } from "./operator_list.js";
 import { endedCard, goneCard, stoppedCard } from "./over_card.js";
 import { StatusBar } from "./status_bar.js";
 import { StopDialog } from "./stop_dialog.js";
 import * as texts from "./texts.js";
-import { KINDS } from "./told.js";
+import { KINDS, alike } from "./told.js";
 import { TypedLog } from "./typed_log.js";
 
 /**
@@ -42,6 +43,7 @@ export class WatchView {
   #main;
   #changing = ""; // what the node was asked for: to pause or to resume
   #trouble = "";
+  #doubt = false; // whether input is paused: the node has not said
   #why = ""; // nobody is let in just now
   #phase = "connecting";
   #over = false;
@@ -99,7 +101,7 @@ export class WatchView {
     if (phase === "lost" && this.#phase === "open") this.#say(texts.spoken.lost);
     this.#phase = phase;
     this.#why = why;
-    this.#trouble = "";
+    if (phase === "open") this.#settle();
     this.#bar.phase(phase);
     for (const pane of this.#panes.values()) pane.line(phase === "open");
     this.#show();
@@ -111,13 +113,17 @@ export class WatchView {
     this.#state = state;
     this.#whose = { ...this.#whose, node: state.node };
     this.#bar.state(state);
-    this.#consent.show(state);
-    this.#operators.show(state.operators, state.paused);
+    if (!before || !alike(before, state)) { // else the node only says that it is there: what a person reads or marks stays
+      this.#consent.show(state);
+      this.#operators.show(state.operators, state.paused);
+    }
     if (!before) this.#lay(state);
     for (const pane of this.#panes.values()) pane.state(state);
-    if (before && before.paused !== state.paused) this.#say(state.paused ? texts.spoken.paused : texts.spoken.resumed);
     this.#watched.hidden = !state.watched;
-    this.#trouble = "";
+    if (before && before.paused !== state.paused) {
+      this.#say(state.paused ? texts.spoken.paused : texts.spoken.resumed);
+      this.#settle();
+    }
     this.#show();
   }
 
@@ -148,17 +154,27 @@ export class WatchView {
     if (this.#changing || !this.#state || !this.#line.open) return;
     const resume = this.#state.paused;
     this.#changing = resume ? texts.banner.resuming : texts.banner.pausing;
-    this.#trouble = "";
+    this.#settle();
     this.#show();
     try {
       await this.#line.call(resume ? "input.resume" : "input.pause");
     } catch (error) {
       const why = sentenceOf(error, texts.refusals, texts.errors);
-      this.#trouble = resume ? texts.banner.notResumed(why) : texts.banner.notPaused(why);
+      const unknown = error instanceof RpcError && error.unknown;
+      if (unknown && this.#state?.paused !== resume) return; // done all the same: the state said so
+      const words = unknown ? texts.banner.unknown : texts.banner;
+      this.#doubt = unknown;
+      this.#trouble = resume ? words.notResumed(why) : words.notPaused(why);
     } finally {
       this.#changing = "";
       this.#show();
     }
+  }
+
+  /** What is known of Pause is what the state says. */
+  #settle() {
+    this.#trouble = "";
+    this.#doubt = false;
   }
 
   #show() {
@@ -173,11 +189,12 @@ export class WatchView {
 
   /** @param {boolean} paused @returns {[text: string, look: string]} */
   #sentence(paused) {
-    if (this.#trouble) return [this.#trouble, "bad"];
-    if (this.#changing) return [this.#changing, paused ? "warn" : ""];
+    if (this.#trouble && this.#phase === "open") return [this.#trouble, "bad"];
+    if (this.#changing && this.#phase === "open") return [this.#changing, paused ? "warn" : ""];
     if (this.#phase === "lost" && this.#state) {
-      const known = this.#state.watched ? texts.banner.lostWatched : texts.banner.lost;
-      return [`${paused ? texts.banner.lostPaused : known} ${this.#why}`.trim(), "bad"];
+      const going = this.#state.watched ? texts.banner.lostWatched : texts.banner.lost;
+      const known = paused && !this.#doubt ? texts.banner.lostPaused : going;
+      return [[known, this.#trouble, this.#why].join(" ").trim(), "bad"];
     }
     return paused ? [texts.banner.paused, "warn"] : ["", ""];
   }
