@@ -30,7 +30,7 @@ demo: setup
 	@$(PYTHON) -m lab.demo
 
 test: setup
-	$(PYTHON) -m pytest -q --durations=10 -m "not faults and not azure" -n 4 --dist loadfile
+	$(PYTHON) -m pytest -q --durations=10 -m "not faults and not azure" -n 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup
 	$(PYTHON) -m pytest -q --durations=10 -m faults --timeout=3600

@@ -50,13 +50,14 @@ from eva.control import (
     Request,
 )
 from eva.ending import Ending
-from eva.instant import NS
+from eva.instant import NS, Instant
 from eva.members import BadMember, Json, Members
 from eva.resource_id import ResourceId
 
 log = logging.getLogger(__name__)
 
 SIGN_IN_SECONDS = 5.0  # from the open websocket to a sign-in
+LAPSED = "the sign-in at the issuer has run out: sign in again"
 HASHES_AT_ONCE = 2  # argon2 takes a core and its memory each
 LEAVING = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)  # what a client closes with that does not mean to come back
 CONNECTED_TOLD = 8  # in one row of a listing
@@ -89,6 +90,12 @@ class Desk:
         """Whether somebody at this address is signed in now."""
         return any(channel.account is not None and channel.address == address for channel in self.channels)
 
+    def tick(self, now: Instant) -> None:
+        """Signs out whoever's sign-in has run out."""
+        for channel in list(self.channels):
+            if channel.lapses is not None and now.boot >= channel.lapses:
+                channel.sign_out(LAPSED)
+
     async def keep_safelist(self, *entries: Entry) -> None:
         """Writes the safelist and a record of its change. Raises Refused."""
         try:
@@ -107,6 +114,7 @@ class ControlChannel:
         self._seat = seat
         self.account: Account | None = None
         self._way: Way | None = None
+        self.lapses: int | None = None  # the boot time at which this sign-in runs out, if it does
         self.reentry: bytes | None = None  # the key of what this sign-in left for the next
         self._over = False  # whatever is still queued is not served
         self._serve: dict[Method, Callable[[Account, Members], Awaitable[Mapping[str, Json]]]] = {
@@ -220,12 +228,15 @@ class ControlChannel:
         desk = self._desk
         if self.account is not None:
             raise Refused(Refusal.BAD_REQUEST, "signed in already")
-        account, way = await Proof(desk, self._connection, self.address).take(params)
-        self.account, self._way = account, way
+        proven = await Proof(desk, self._connection, self.address).take(params)
+        account, way = proven.account, proven.way
+        self.account, self._way, self.lapses = account, way, proven.lapses
         self._seat.leave()
         granted = desk.safelist.admits(self.address, account.name, desk.clock.now())
         log.info("%s signed in from %s by %s", account.name, self.address, way)
-        again = desk.reentries.issue(desk.randomness(SECRET_BYTES), account, way, self.address, desk.clock.now())
+        again = desk.reentries.issue(
+            desk.randomness(SECRET_BYTES), account, way, self.address, desk.clock.now(), lapses=proven.lapses
+        )
         self.reentry = key_of(again)
         return {
             "account": account.name,
@@ -316,7 +327,7 @@ class ControlChannel:
     # -- sessions ------------------------------------------------------------------------------------------------
 
     def _operator(self, account: Account) -> Operator:
-        return Operator(account.name, account.groups, str(self.address), str(self._way))
+        return Operator(account.name, account.groups, str(self.address), str(self._way), self.lapses)
 
     async def _open(self, account: Account, params: Members) -> Mapping[str, Json]:
         access = params.convert("access", Access) if params.has("access") else None

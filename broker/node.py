@@ -341,6 +341,7 @@ class Node:
             self.metrics.loop_lag.set(max(0.0, time.monotonic() - due))
             now = self._clock.now()
             self.consents.tick(now)
+            self.desk.tick(now)
             self.sessions.tick(now)
             self._watch_desk.tick(now)
             self.desk.tickets.sweep(now)

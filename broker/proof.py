@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.accounts import Account, CannotVerify
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 MAX_AGAIN = 64  # characters
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Who signs in, and how. `lapses`: the boot time at which that is over, None for as long as the connection lives."""
+
+    account: Account
+    way: Way
+    lapses: int | None = None
+
+
 class Proof:
     """One connection's."""
 
@@ -29,7 +39,7 @@ class Proof:
         self._connection = connection
         self._address = address
 
-    async def take(self, params: Members) -> tuple[Account, Way]:
+    async def take(self, params: Members) -> Proven:
         """Whom the parameters of `sign_in` and the connection prove. Raises Refused, BadMember."""
         if params.has("again"):
             again = params.text("again", MAX_AGAIN)
@@ -39,7 +49,7 @@ class Proof:
             name, password = params.text("account", 64), params.text("password", MAX_SECRET)
             params.nothing_else()
             account = await self._by_password(name, password)
-            found = (account, Way.PASSWORD) if account is not None else None
+            found = Proven(account, Way.PASSWORD) if account is not None else None
         else:
             params.nothing_else()
             found = self._by_browser()
@@ -63,7 +73,7 @@ class Proof:
                 return None  # the users file was read again meanwhile, and this account is not what it was
         return account
 
-    def _by_again(self, again: str) -> tuple[Account, Way] | None:
+    def _by_again(self, again: str) -> Proven | None:
         desk, now = self._desk, self._desk.clock.now()
         attempt = desk.attempts.admit(self._address, None, now)  # as one over an issuer: whose it is comes out at the end
         if attempt is None:
@@ -75,7 +85,7 @@ class Proof:
         for channel in list(desk.channels):  # a drop that only the client knows of yet
             if channel.reentry == key_of(again):
                 channel.sign_out("signed in again by another connection")
-        return kept.account, kept.way
+        return Proven(kept.account, kept.way, kept.lapses)
 
     def _is_as_it_was(self, account: Account, way: Way) -> bool:
         """The users file may have been read again meanwhile."""
@@ -87,13 +97,11 @@ class Proof:
             case _:
                 return self._desk.accounts.get(account.name) == account
 
-    def _by_browser(self) -> tuple[Account, Way] | None:
+    def _by_browser(self) -> Proven | None:
         """By what a browser brings by itself."""
         if (account := self._by_certificate()) is not None:
-            return account, Way.CERTIFICATE
-        if (account := self._by_pass()) is not None:
-            return account, Way.OIDC
-        return None
+            return Proven(account, Way.CERTIFICATE)
+        return self._by_pass()
 
     def _by_certificate(self) -> Account | None:
         tls = self._connection.transport.get_extra_info("ssl_object")
@@ -105,10 +113,11 @@ class Proof:
         name = names[0] if len(names) == 1 else None
         return self._desk.accounts.by_certificate(name, hashlib.sha256(der).hexdigest())
 
-    def _by_pass(self) -> Account | None:
+    def _by_pass(self) -> Proven | None:
         """By the cookie that came with the upgrade: the browser signed in at the issuer a moment ago."""
         desk, request = self._desk, self._connection.request
         text = cookies(request.headers.get_all("Cookie")).get(PASS_COOKIE) if request is not None else None
-        account = desk.passes.redeem(text, self._address, desk.clock.now())
-        # the users file may have been read again meanwhile
-        return None if account is None or desk.accounts.resembles(account.name) else account
+        found = desk.passes.redeem(text, self._address, desk.clock.now())
+        if found is None or desk.accounts.resembles(found.account.name):  # the users file may have been read again meanwhile
+            return None
+        return Proven(found.account, Way.OIDC, found.lapses)

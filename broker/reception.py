@@ -1,7 +1,7 @@
 """Who is let in at the operators' port before anybody has signed in: by address, by seat, by the Host and Origin of a request.
 
 A seat in the lobby is held by each connection that has not signed in and wants something. A browser that has its answer keeps
-its connection and no seat, as long as few do.
+its connection and no seat, as long as few do. Where somebody is signed in, connections come without a seat, and are bounded too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from broker.visitor import Visitor
 from broker.websocket import OperatorConnection
 
 MAX_IDLE: Final = 96  # browsers' connections that are kept: six to a browser
+MAX_UNFINISHED: Final = 128  # connections of one address, with a seat or without, that are not yet what they will be
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,9 @@ class Reception:
             address = parse_address(peer[0] if peer else "")
         except BadAddress as error:
             log.info("refused a connection: %s", error)
+            return False
+        if self.unfinished(address) >= MAX_UNFINISHED:
+            self._desk.metrics.refused.labels("lobby").inc()
             return False
         arrival = self._visitors[visitor] = Arrival(address, None)
         # consoles come many at once, from where their operator is signed in already: those take no seat until they ask for one
@@ -110,6 +114,11 @@ class Reception:
         """Ends every visit."""
         for visitor in list(self._visitors):
             visitor.transport.abort()
+
+    def unfinished(self, address: Address) -> int:
+        """How many of this address' connections have neither their answer nor their websocket."""
+        visitors = sum(x.address == address for visitor, x in self._visitors.items() if visitor not in self._idle)
+        return visitors + sum(x.address == address for x in self.arrivals.values())
 
     # -- for all -------------------------------------------------------------------------------------------------
 

@@ -24,11 +24,13 @@ MAX_KEPT_EACH: Final = 32  # of one account: nobody pushes out what others need
 
 @dataclass(slots=True)
 class Kept:
-    """Whose one is. `until_boot`: None while its connection lives."""
+    """Whose one is. `lapses`: the boot time at which the first sign-in runs out, if it does; `until_boot`: None while its
+    connection lives."""
 
     account: Account
     way: Way
     address: Address
+    lapses: int | None
     until_boot: int | None = None
 
 
@@ -49,7 +51,7 @@ class Reentries:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def issue(self, random: bytes, account: Account, way: Way, address: Address, now: Instant) -> str:
+    def issue(self, random: bytes, account: Account, way: Way, address: Address, now: Instant, lapses: int | None = None) -> str:
         """One made of `random`. Past a bound the oldest gives way: its owner signs in by the way of the first time."""
         self._kept = {key: one for key, one in self._kept.items() if one.until_boot is None or now.boot < one.until_boot}
         own = [key for key, one in self._kept.items() if one.account.name == account.name]
@@ -57,7 +59,7 @@ class Reentries:
             del self._kept[own[0]]
         elif len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
-        self._kept[hashlib.sha256(random).digest()] = Kept(account, way, address)
+        self._kept[hashlib.sha256(random).digest()] = Kept(account, way, address, lapses)
         return b64(random)
 
     def dropped(self, key: bytes, now: Instant) -> None:
@@ -74,4 +76,5 @@ class Reentries:
         found = self._kept.pop(key_of(text), None)
         if found is None or found.address != address:
             return None
-        return found if found.until_boot is None or now.boot < found.until_boot else None
+        ends = [end for end in (found.until_boot, found.lapses) if end is not None]
+        return found if all(now.boot < end for end in ends) else None

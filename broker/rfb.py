@@ -65,4 +65,3 @@ class RfbFilter:
         except RfbError:
             self._agreement.stage = Stage.BROKEN
             raise
-

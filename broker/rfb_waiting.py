@@ -14,7 +14,6 @@ from broker.rfb_keys import NO_MOVEMENT, POINTER, POINTER_EVENT, PressedKeys
 MAX_WAITING = 64  # messages
 
 
-
 class WaitingInput:
     """`queue` is for its writer to take from, first to last."""
 

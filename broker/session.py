@@ -64,13 +64,15 @@ class IllegalEvent(Exception):
 class Operator:
     """Who uses the console, from where: `address` is the TCP peer's, never a header's. `way`: how they signed in.
 
-    Also the tenant who watches, under an account that no operator can have: `tenant:` and the name of the consent's giver.
+    `lapses`: the boot time at which their sign-in runs out, if it does. Also the tenant who watches, under an account that no
+    operator can have: `tenant:` and the name of the consent's giver.
     """
 
     account: str
     groups: frozenset[str]
     address: str
     way: str = field(default="", compare=False)
+    lapses: int | None = field(default=None, compare=False)
 
     @classmethod
     def tenant(cls, giver: str, address: str) -> Operator:
@@ -108,6 +110,10 @@ class Session:
             self.ending = ending
         if after is not State.DETACHED:
             self.deadline = None
+
+    def abandoned(self, now: Instant) -> bool:
+        """Whether its operator is away for too long, or no longer signed in."""
+        return any(end is not None and now.boot >= end for end in (self.deadline, self.operator.lapses))
 
     def wait_until(self, boot: int) -> None:
         """Sets how long a detached session waits for its operator."""

@@ -125,6 +125,7 @@ class Sessions:
             self._detach(live)
             if connection is not None:
                 connection.end(Ending.TAKEN_OVER.code, Ending.TAKEN_OVER.text)
+        live.session.operator = operator  # who may have signed in anew since, and so for longer
         viewer.resume_from = received
         live.listener = listener
         live.paused_told = None
@@ -243,10 +244,10 @@ class Sessions:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: Instant) -> None:
-        """Ends what the lease or the operator's absence ends, and tells how much time is left."""
+        """Ends what the lease ends, the operator's absence or the end of their sign-in, and tells how much time is left."""
         if self._lease.hold(now) is Hold.LOST:
             self.end_all(Ending.LEASE_LOST)
-        self._end_where(lambda x: x.session.deadline is not None and now.boot >= x.session.deadline, Ending.OPERATOR_LEFT)
+        self._end_where(lambda live: live.session.abandoned(now), Ending.OPERATOR_LEFT)
         for live in self.roster.lives.values():
             self._tell_held(live)
             remaining = live.session.accepted.term.remaining(now)

@@ -29,7 +29,7 @@ _CLAIM = re.compile(r"[A-Za-z0-9_.:/-]{1,128}", re.ASCII)
 @dataclass(frozen=True, slots=True)
 class Oidc:
     """An OpenID Connect issuer at which operators sign in. `name`: what the page calls it; `url`: this node's own, as browsers
-    spell it; `groups`: of the issuer's groups that count here, what each is called here."""
+    spell it; `groups`: of the issuer's groups that count here, what each is called here; `hours`: how long its word counts."""
 
     name: str
     url: str
@@ -37,6 +37,7 @@ class Oidc:
     account_claim: str
     groups_claim: str
     groups: Mapping[str, str]
+    hours: int
 
     @property
     def host(self) -> str:
@@ -187,6 +188,7 @@ def _oidc(section: Section, names: frozenset[str]) -> Oidc:
         account_claim=section.convert("account_claim", _claim, "preferred_username"),
         groups_claim=section.convert("groups_claim", _claim, "groups"),
         groups=MappingProxyType({theirs: groups.convert(theirs, _group) for theirs in groups.keys()}),  # noqa: SIM118 - no mapping
+        hours=section.integer("hours", 1, 24, 8),
     )
     if (urlsplit(oidc.url).hostname or "") not in names:
         raise section.fault("url", "needs one of operators.names as its host")

@@ -127,26 +127,29 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class _Issued:
+class Pass:
+    """Whom it signs in. `until_boot`: it is good until then; `lapses`: what it signs in lasts until then (boot time both)."""
+
     account: Account
     address: Address
     until_boot: int
+    lapses: int
 
 
 class Passes:
     """The passes that are out."""
 
     def __init__(self) -> None:
-        self._issued: dict[bytes, _Issued] = {}  # in order of issue, which is that of lapse too
+        self._issued: dict[bytes, Pass] = {}  # in order of issue, which is that of lapse too
 
     def __len__(self) -> int:
         return len(self._issued)
 
-    def issue(self, random: bytes, account: Account, address: Address, now: Instant) -> str:
+    def issue(self, random: bytes, account: Account, address: Address, now: Instant, lapses: int) -> str:
         """A pass made of `random`. Only who has signed in gets one, so the oldest may give way."""
         while self._issued and (len(self._issued) >= MAX_PASSES or next(iter(self._issued.values())).until_boot <= now.boot):
             del self._issued[next(iter(self._issued))]
-        self._issued[hashlib.sha256(random).digest()] = _Issued(account, address, now.boot + PASS_SECONDS * NS)
+        self._issued[hashlib.sha256(random).digest()] = Pass(account, address, now.boot + PASS_SECONDS * NS, lapses)
         return b64(random)
 
     def stands(self, text: str | None, address: Address, now: Instant) -> bool:
@@ -154,11 +157,11 @@ class Passes:
         found = self._issued.get(_key(text))
         return found is not None and found.address == address and now.boot < found.until_boot
 
-    def redeem(self, text: str | None, address: Address, now: Instant) -> Account | None:
+    def redeem(self, text: str | None, address: Address, now: Instant) -> Pass | None:
         """Whose it is, once. Shown late or from another address it is void from then on: it has leaked."""
         stands = self.stands(text, address, now)
         found = self._issued.pop(_key(text), None)
-        return found.account if found is not None and stands else None
+        return found if stands else None
 
 
 def _key(text: str | None) -> bytes:

@@ -30,6 +30,7 @@ from broker.sign_in import (
     cookies,
     set_cookie,
 )
+from eva.instant import NS
 from oidc.answer import Answer
 from oidc.failure import Declined, NotBelieved, SignInFailed
 from oidc.relying_party import RelyingParty
@@ -90,7 +91,8 @@ class OidcSignIn:
             return self._refuse(address, _why(error), error.detail)
         now = self._desk.clock.now()
         self._desk.attempts.succeeded(attempt, now, account.name)
-        text = self._desk.passes.issue(self._desk.randomness(SECRET_BYTES), account, address, now)
+        lapses = now.boot + self.settings.hours * 3600 * NS
+        text = self._desk.passes.issue(self._desk.randomness(SECRET_BYTES), account, address, now, lapses)
         return _see("/", set_cookie(PASS_COOKIE, text, PASS_SECONDS, strict=True), _away(BEGUN_COOKIE))
 
     def _refuse(self, address: Address, why: Failed, detail: str, *, forget: bool = True) -> Reply:

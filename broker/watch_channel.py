@@ -125,7 +125,7 @@ class WatchChannel:
             self.notify(WatchEvent.STATE, state)
 
     def beat(self, now: Instant) -> None:
-        """Tells how all stands once it was not told for long: a page's script sees no ping, so silence has to mean a dead line."""
+        """Tells how all stands if it was not told for long: a script sees no ping, so to a page silence is a dead line."""
         if now.boot - self._told_at >= BEAT * NS:
             self._told = {}
             self.tell_state()

@@ -116,6 +116,8 @@ class WatchDesk:
         if not rein.may_step(now):
             raise Refused(Refusal.RATE_LIMITED, "this giver's watch connections")
         change = Change().watch(watch.jti, watch.expires_at).watch_begun(watch.cid)
+        if rein.paused:
+            change = change.pause(rein.cid, paused=True)  # it may have come so, with the consent
         facts: dict[str, Json] = {"watch": watcher.id, "account": TENANT + watch.giver, "address": address}
         self._begun.add(watcher.id)
         await self._write(change, self._entry(watcher, audit.Event.WATCH_START, facts))

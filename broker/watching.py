@@ -98,7 +98,7 @@ class Watching:
         """The consent's rein. The first asking makes it."""
         found = self._reins.get(consent.cid)
         if found is None:
-            stored = self._stored.pop(consent.cid, StoredRein(consent.cid, paused=False, begun=False))
+            stored = self._stored.pop(consent.cid, StoredRein(consent.cid, paused=consent.paused, begun=False))
             found = self._reins[consent.cid] = Rein(consent.cid, consent.watched, stored.paused, stored.begun)
         return found
 

@@ -84,6 +84,7 @@ class Consent:
     watched: bool
     reason: str = ""
     kid: str = ""
+    paused: bool = False  # its giver paused it where it was before: a node that has not met it begins with that
 
     TYP = Typ.CONSENT
 
@@ -101,6 +102,7 @@ class Consent:
             "kinds": sorted(self.kinds),
             "access": str(self.access),
             "watched": self.watched,
+            "paused": self.paused,
             "reason": self.reason,
         }
 
@@ -120,6 +122,7 @@ class Consent:
             issued_at=claims.integer("iat"),
             expires_at=claims.integer("exp"),
             watched=claims.truth("watched"),
+            paused=claims.truth("paused"),
             reason=claims.text("reason", longest=MAX_REASON),
             kid=claims.kid,
         )

@@ -29,8 +29,13 @@ settings.load_profile("eva")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files of whole systems and browsers take minutes each: begun first, they do not end alone behind all the others.
+LONG_FILES = ("test_web_", "test_system_", "test_rest_", "test_benchmarks", "test_demo", "test_stock_", "test_model")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What needs Azure's command line runs where it is asked for by its mark, and there nothing is skipped."""
+    items.sort(key=lambda item: not item.path.name.startswith(LONG_FILES))
     if "azure" not in config.option.markexpr.replace("not azure", ""):
         reason = pytest.mark.skip(reason="make test-azure")
         for item in items:

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from broker.rfb_keys import MAX_KEYS
+from broker.rfb_waiting import MAX_WAITING
+from broker.session import Session
 from eva.consent import Access, Kind
 from eva.ending import Ending
 from tests.broker_parts import BOB, Core, console_bytes, core, heard, hears, shake_hands
 from tests.rfb_bytes import VERSION, guest_cut_text, key, pointer, rectangle, request, update
+
+
+def rein_in(node: Core, session: Session, *, paused: bool = True) -> None:
+    rein = node.live(session).gate.rein
+    rein.paused = paused
+    node.sessions.heed(rein)
+
+
+def dropped_by_the_rein(node: Core, sort: str) -> float:
+    return node.metrics.registry.get_sample_value("eva_filtered_total", {"filter": "rein", "sort": sort}) or 0.0
+
+
+@asynccontextmanager
+async def pressing(node: Core, press: bytes, release: bytes) -> AsyncIterator[tuple[Session, Session, socket.socket]]:
+    """A session that has pressed something, and whose release of it waits for the lease; and another session."""
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest = node.dialer.guest
+    other = await node.open(Kind.GRAPHICS, BOB)
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        await client.send(press)
+        assert await hears(guest, len(press)) == press
+        node.clock.run(7)
+        await client.send(release)
+        await (await client.ping())
+        yield session, other, guest
 
 
 @pytest.fixture
@@ -120,14 +153,68 @@ async def test_who_breaks_the_protocol_ends_this_session_alone(node: Core, side:
     assert (session.ending, other.ending, len(node.sessions)) == (Ending.PROTOCOL_ERROR, None, 1)
 
 
+# -- what is down ------------------------------------------------------------------------------------------------------
+
+PRESSES = [(key(0x61, down=True), key(0x61, down=False)), (pointer(1, 5, 6), pointer(0, 5, 6))]
+
+
+@pytest.mark.parametrize(("press", "release"), PRESSES)
+async def test_what_is_down_while_its_release_waits_is_let_go_by_the_cut(node: Core, press: bytes, release: bytes):
+    async with pressing(node, press, release) as (session, _, guest):
+        node.sessions.end(session, Ending.LEASE_LOST)
+        assert heard(guest) == release
+
+
+@pytest.mark.parametrize(("press", "release"), PRESSES)
+async def test_what_is_down_while_its_release_waits_is_let_go_when_the_giver_pauses(node: Core, press: bytes, release: bytes):
+    async with pressing(node, press, release) as (session, _, guest):
+        rein_in(node, session)
+        await node.renew()
+        assert await hears(guest, len(release)) == release
+
+
+@pytest.mark.parametrize(("press", "release"), PRESSES)
+async def test_what_is_down_while_its_release_waits_is_let_go_when_another_types(node: Core, press: bytes, release: bytes):
+    async with pressing(node, press, release) as (_, other, guest):
+        node.sessions.hands.move_keyboard(node.live(other), other.id)
+        await node.renew()
+        assert await hears(guest, len(release)) == release
+
+
+async def test_what_a_pause_lets_go_is_let_go_by_the_cut_that_comes_first(node: Core):
+    async with pressing(node, key(0x61, down=True), b"") as (session, _, guest):
+        rein_in(node, session)
+        node.sessions.end(session, Ending.LEASE_LOST)
+        assert heard(guest) == key(0x61, down=False)
+
+
+async def test_what_waits_to_be_pressed_is_not_let_go(node: Core):
+    async with pressing(node, b"", key(0x61, down=True)) as (session, _, guest):
+        node.sessions.end(session, Ending.LEASE_LOST)
+        assert heard(guest) == b""
+
+
+async def test_one_key_too_many_lets_the_oldest_go(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest = node.dialer.guest
+    presses = b"".join(key(0x1000 + number, down=True) for number in range(MAX_KEYS + 2))
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        await client.send(presses)
+        oldest, next_oldest = key(0x1000, down=False), key(0x1001, down=False)
+        assert await hears(guest, len(presses) + 16) == presses[:-8] + oldest + presses[-8:] + next_oldest
+
+
 # -- the giver's rein ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_key_that_waited_when_input_was_held_is_known_to_be_down(node: Core):
-    """It is written when input is let go; an operator who leaves then leaves nothing down."""
+    """It is written, once, when input is let go; an operator who leaves then leaves nothing down."""
     node.grant()
     session = await node.open(Kind.GRAPHICS)
-    guest, live = node.dialer.guest, node.live(session)
+    guest = node.dialer.guest
     async with node.edge() as edge:
         client = await edge.connect(session)
         await shake_hands(client, guest)
@@ -135,10 +222,9 @@ async def test_a_key_that_waited_when_input_was_held_is_known_to_be_down(node: C
         await client.send(key(0x61, down=True))
         await (await client.ping())
         for paused in (True, False):
-            live.gate.rein.paused = paused
-            node.sessions.heed(live.gate.rein)
+            rein_in(node, session, paused=paused)
         await node.renew()
-        assert await hears(guest, 16) == key(0x61, down=False) + key(0x61, down=True)
+        assert await hears(guest, 8) == key(0x61, down=True)
         node.sessions.end(session, Ending.OPERATOR_LEFT)
         assert await hears(guest, 8) == key(0x61, down=False)
 
@@ -154,3 +240,87 @@ async def test_input_that_is_held_holds_no_request(node: Core):
         await client.send(key(0x61, down=True) + request(incremental=True))
         assert await hears(guest, 10) == request(incremental=True)
         assert live.viewer.waiting == 8
+
+
+async def test_a_moved_pointer_does_not_freeze_the_picture_of_an_operator_who_is_held(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest = node.dialer.guest
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        rein_in(node, session)
+        for x in range(100):
+            await client.send(pointer(0, x, 5))
+        await client.send(request(incremental=True))
+        assert await hears(guest, 10) == request(incremental=True)
+        rein_in(node, session, paused=False)
+        assert await hears(guest, 12) == pointer(0, 0, 5) + pointer(0, 99, 5)
+
+
+@pytest.mark.parametrize("frames", [1, 200])
+async def test_keys_past_the_bound_freeze_no_picture_either(node: Core, frames: int):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest = node.dialer.guest
+    typed = key(0x61, down=True) + key(0x61, down=False)
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        rein_in(node, session)
+        for _ in range(frames):
+            await client.send(typed * (200 // frames))
+        await client.send(request(incremental=True))
+        assert await hears(guest, 10) == request(incremental=True)
+        assert node.live(session).viewer.waiting == MAX_WAITING * 8
+        assert dropped_by_the_rein(node, "key") == 400 - MAX_WAITING
+        rein_in(node, session, paused=False)
+        assert await hears(guest, MAX_WAITING * 8) == typed * (MAX_WAITING // 2)
+
+
+async def test_a_pause_reads_an_operator_again_who_waited_for_the_lease(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest = node.dialer.guest
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        node.clock.run(7)
+        await client.send(key(0x61, down=True) * (MAX_WAITING + 1))
+        await (await client.ping())
+        await client.send(request(incremental=True))  # not read
+        rein_in(node, session)
+        await node.renew()
+        assert await hears(guest, 10) == request(incremental=True)
+
+
+async def test_an_operator_who_waits_for_the_lease_is_not_read_and_nothing_is_lost(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest = node.dialer.guest
+    typed = (key(0x61, down=True) + key(0x61, down=False)) * 100
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        node.clock.run(7)
+        for at in range(0, len(typed), 8):
+            await client.send(typed[at : at + 8])
+        assert node.live(session).viewer.waiting <= (MAX_WAITING + 1) * 8
+        await node.renew()
+        assert await hears(guest, len(typed)) == typed
+
+
+async def test_a_button_that_waits_past_the_bound_is_let_go_with_what_waited(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest = node.dialer.guest
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        rein_in(node, session)
+        await client.send(pointer(1, 5, 5) + key(0x61, down=False) * 100 + pointer(3, 7, 7) + pointer(0, 8, 8))
+        await client.send(request(incremental=True))
+        await hears(guest, 10)
+        assert (dropped_by_the_rein(node, "key"), dropped_by_the_rein(node, "pointer")) == (37, 1)
+        rein_in(node, session, paused=False)
+        assert (await hears(guest, 6 + 63 * 8 + 6))[-6:] == pointer(0, 8, 8)

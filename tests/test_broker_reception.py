@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -10,8 +11,12 @@ import pytest
 
 import broker.reception
 from broker.attempts import MAX_WAITING_EACH
+from broker.reception import MAX_UNFINISHED
+from eva.consent import Kind
+from eva.control import Method
 from lab.certificates import Authority
-from tests.operator_port import Port, port
+from tests.broker_parts import vm_id
+from tests.operator_port import Port, ask, port
 from tests.plain_peer import Peer, head, seats_left
 
 SCRIPT = "/shared/json_rpc.js"
@@ -21,6 +26,12 @@ SCRIPT = "/shared/json_rpc.js"
 async def door(tmp_path: Path, certificates: Authority) -> AsyncIterator[Port]:
     async with port(tmp_path, certificates) as one:
         yield one
+
+
+async def unfinished(door: Port, count: int) -> None:
+    async with asyncio.timeout(5):
+        while door.listener.reception.unfinished(IPv4Address("127.0.0.1")) != count:
+            await asyncio.sleep(0.01)
 
 
 # -- seats ---------------------------------------------------------------------------------------------------------------
@@ -64,6 +75,35 @@ async def test_two_hundred_silent_ones_from_many_addresses_keep_no_operator_out(
     for stranger in strangers:
         stranger.writer.transport.abort()
     peer.writer.transport.abort()
+
+
+async def test_where_somebody_is_signed_in_connections_that_say_nothing_are_bounded_too(door: Port) -> None:
+    async with door.signed_in() as client:
+        silent = await asyncio.gather(*(Peer.at(door) for _ in range(MAX_UNFINISHED)))
+        await unfinished(door, MAX_UNFINISHED)
+        assert await (await Peer.at(door)).gone() < 1
+        assert door.refusals() == {"lobby": 1}
+        elsewhere = await Peer.at(door, local_addr=("127.0.0.2", 0))
+        assert (await elsewhere.asks(head()))[0] == 200
+        silent[0].writer.transport.abort()
+        await unfinished(door, MAX_UNFINISHED - 1)
+        door.node.grant()
+        opened = await ask(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind=str(Kind.SERIAL))
+        async with door.console(opened):
+            pass
+        for peer in (*silent, elsewhere):
+            peer.writer.transport.abort()
+
+
+async def test_a_page_that_is_kept_counts_as_finished(door: Port) -> None:
+    async with door.signed_in():
+        peers = [await Peer.at(door) for _ in range(3)]
+        await unfinished(door, 3)
+        for peer in peers:
+            assert (await peer.asks(head()))[0] == 200
+        await unfinished(door, 0)
+        for peer in peers:
+            peer.writer.transport.abort()
 
 
 # -- Host and Origin -----------------------------------------------------------------------------------------------------

@@ -44,6 +44,15 @@ def test_it_is_good_for_as_long_as_its_connection_lives() -> None:
     assert reentries.redeem(text, HERE, later(86_400)) is not None
 
 
+def test_it_does_not_outlive_the_sign_in_that_it_is_of() -> None:
+    for seconds, good in ((99.9, True), (100, False)):
+        reentries = Reentries()
+        text = reentries.issue(bytes(32), OLIVIA, Way.OIDC, HERE, START, lapses=later(100).boot)
+        found = reentries.redeem(text, HERE, later(seconds))
+        assert (found is not None) is good
+        assert found is None or found.lapses == later(100).boot
+
+
 def test_it_is_good_until_a_minute_after_the_drop() -> None:
     for seconds, good in ((AFTER_DROP_SECONDS - 0.001, True), (AFTER_DROP_SECONDS, False)):
         reentries = Reentries()

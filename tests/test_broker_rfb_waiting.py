@@ -87,12 +87,10 @@ def test_up_to_the_bound_all_wait() -> None:
 
 def test_past_the_bound_a_movement_goes_on_running_together() -> None:
     held = Held()
-    held.take(pointer(0, 1, 1))
-    while len(held.waiting.queue) < MAX_WAITING - 1:
+    for _ in range(MAX_WAITING - 2):
         held.take(A_DOWN)
-    # the last two are movements
-    held.waiting.queue.pop()
     assert [held.take(pointer(0, x, 1)) for x in range(200)] == [True] * 200
+    assert [message.data for message in held.waiting.queue][-2:] == [pointer(0, 0, 1), pointer(0, 199, 1)]
 
 
 def test_past_the_bound_the_release_of_what_waits_to_be_pressed_waits_too_once() -> None:

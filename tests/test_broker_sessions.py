@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from broker.sessions import DROP_GRACE, LOST_GRACE
 from eva.consent import Access, Kind, Principal
 from eva.control import Event, Mark, Refusal, Refused
 from eva.ending import Ending
+from eva.instant import NS
 from tests.broker_parts import (
     ALICE,
     BOB,
@@ -370,6 +372,24 @@ async def test_nobody_else_resumes_it(node: Core, other: Operator):
     with pytest.raises(Refused) as caught:
         node.sessions.resume(session.id, other, 0, News())
     assert caught.value.refusal is Refusal.NO_SESSION
+
+
+async def test_a_session_is_over_with_its_operators_sign_in(node: Core):
+    node.grant()
+    now = node.clock.now()
+    soon = await node.open(operator=replace(ALICE, lapses=now.boot + 5 * NS))
+    late = await node.open(operator=replace(BOB, lapses=now.boot + 6 * NS))
+    node.sessions.tick(node.clock.run(5))
+    assert (soon.ending, late.ending) == (Ending.OPERATOR_LEFT, None)
+
+
+async def test_who_signed_in_anew_and_resumes_it_keeps_it(node: Core):
+    node.grant()
+    now = node.clock.now()
+    session = await node.open(operator=replace(ALICE, lapses=now.boot + 5 * NS))
+    node.sessions.resume(session.id, replace(ALICE, lapses=now.boot + 6 * NS), 0, News())
+    node.sessions.tick(node.clock.run(5))
+    assert session.ending is None
 
 
 async def test_no_graphics_session_resumes(node: Core):

@@ -164,6 +164,22 @@ def test_the_least_of_an_issuer():
     assert (oidc.registration.client.issuer, oidc.registration.secret_file) == ("https://id.example", None)
 
 
+def for_hours(hours: str) -> str:
+    return with_oidc().replace("oidc: {", f"oidc: {{hours: {hours}, ")
+
+
+@pytest.mark.parametrize(("text", "hours"), [(with_oidc(), 8), (for_hours("1"), 1), (for_hours("24"), 24)])
+def test_how_long_a_sign_in_over_an_issuer_lasts(text: str, hours: int):
+    oidc = parse(text, "x").operators.oidc
+    assert oidc is not None
+    assert oidc.hours == hours
+
+
+@pytest.mark.parametrize("hours", ["0", "25", "1.5"])
+def test_it_lasts_from_an_hour_to_a_day(hours: str):
+    assert fault(for_hours(hours)).key == "operators.oidc.hours"
+
+
 def test_the_examples_issuer_is_taken():
     example = EXAMPLE.read_text()
     shown = re.search(r"(?m)^  # oidc:\n(?:  #.*\n)+", example)

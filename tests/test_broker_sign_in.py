@@ -36,7 +36,9 @@ OIDC = Oidc(
     "preferred_username",
     "groups",
     {"corp-ops": "cloudadmin", "/night shift": "night", "corp-ops-2": "cloudadmin"},
+    8,
 )
+LAPSES = START.boot + 8 * 3600 * NS
 LOCAL = Accounts((Account("alice", frozenset(), "phc", frozenset()),))
 
 
@@ -143,14 +145,17 @@ def test_what_was_used_is_forgotten_only_when_it_has_lapsed(begun: Begun) -> Non
 
 
 def given(passes: Passes, number: int = 0, now: Instant = START) -> str:
-    return passes.issue(number.to_bytes(32), OLIVIA, HERE, now)
+    return passes.issue(number.to_bytes(32), OLIVIA, HERE, now, LAPSES)
 
 
 def test_a_pass_works_once() -> None:
     passes = Passes()
     text = given(passes)
     assert passes.stands(text, HERE, START)
-    assert [passes.redeem(text, HERE, START) for _ in range(2)] == [OLIVIA, None]
+    found = passes.redeem(text, HERE, START)
+    assert found is not None
+    assert (found.account, found.lapses) == (OLIVIA, LAPSES)
+    assert passes.redeem(text, HERE, START) is None
 
 
 def test_it_lapses() -> None:

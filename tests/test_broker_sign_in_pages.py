@@ -12,11 +12,13 @@ import pytest
 
 import oidc.document
 from broker.attempts import BY_ADDRESS
+from broker.control_channel import LAPSED
 from broker.settings import Oidc
 from broker.sign_in import BEGUN_COOKIE, BEGUN_SECONDS, FAILED_COOKIE, PASS_COOKIE, PASS_SECONDS
 from broker.sign_in_pages import BEGIN, CALLBACK, WAYS
 from eva.consent import Kind
 from eva.control import Method, Refusal
+from eva.instant import NS
 from lab.certificates import Authority
 from lab.ports import free_port
 from oidc.settings import Client, Registration
@@ -26,6 +28,7 @@ from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal
 from tests.sign_in_browser import Browser
 
 SECRET = "secret-of-the-consoles"
+HOURS = 2
 PEOPLE = {
     "olivia": {"preferred_username": "olivia", "groups": ["corp-ops", "staff"]},
     "sam": {"preferred_username": "sam", "groups": ["staff"]},
@@ -61,7 +64,7 @@ def settings(server: OidcServer, number: int, directory: Path) -> Oidc:
     secret.write_text(SECRET)
     client = Client(server.url, WEBSITE, None, ("openid",), server.ca)
     url = f"https://127.0.0.1:{number}"
-    return Oidc("Corp", url, Registration(client, secret), "preferred_username", "groups", {"corp-ops": "cloudadmin"})
+    return Oidc("Corp", url, Registration(client, secret), "preferred_username", "groups", {"corp-ops": "cloudadmin"}, HOURS)
 
 
 @pytest.fixture
@@ -107,6 +110,50 @@ async def test_an_operator_signs_in_and_opens_a_console(door: Port, browser: Bro
         opened = await ask(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind=str(Kind.SERIAL))
         (live,) = door.node.sessions.roster.lives.values()
         assert (opened["session"], live.session.operator.way) == (live.session.id, "oidc")
+
+
+async def test_a_sign_in_runs_out(door: Port, browser: Browser) -> None:
+    await browser.signs_in()
+    door.node.clock.run(PASS_SECONDS - 1)  # it counts from the issuer's word, not from the pass's use
+    async with door.control(additional_headers=browser.header) as client:
+        await ask(client, Method.SIGN_IN)
+        door.desk.tick(door.node.clock.run(HOURS * 3600 - PASS_SECONDS))
+        await ask(client, Method.WORKSTATION_GRANT)
+        door.desk.tick(door.node.clock.run(1))
+        await client.wait_closed()
+        assert (client.close_code, client.close_reason) == (1008, LAPSED)
+
+
+async def test_signing_in_again_makes_it_no_longer(door: Port, browser: Browser) -> None:
+    await browser.signs_in()
+    async with door.control(additional_headers=browser.header) as first:
+        again = (await ask(first, Method.SIGN_IN))["again"]
+        door.desk.tick(door.node.clock.run(HOURS * 3600 - 1))
+        async with door.control() as second:
+            another = (await ask(second, Method.SIGN_IN, again=again))["again"]
+            door.desk.tick(door.node.clock.run(1))
+            await second.wait_closed()
+            assert second.close_reason == LAPSED
+            async with door.control() as third:
+                assert await refusal(third, Method.SIGN_IN, again=another) is Refusal.WRONG_CREDENTIALS
+
+
+async def test_a_sign_in_by_password_does_not_run_out(door: Port) -> None:
+    async with door.control() as client:
+        await ask(client, Method.SIGN_IN, account="bob", password=PASSWORD)
+        door.desk.tick(door.node.clock.run(HOURS * 3600))
+        await ask(client, Method.WORKSTATION_GRANT)
+
+
+async def test_its_sessions_run_out_with_it(door: Port, browser: Browser) -> None:
+    door.node.grant()
+    await browser.signs_in()
+    async with door.control(additional_headers=browser.header) as client:
+        await ask(client, Method.SIGN_IN)
+        await ask(client, Method.WORKSTATION_GRANT)
+        await ask(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind=str(Kind.SERIAL))
+        (live,) = door.node.sessions.roster.lives.values()
+        assert live.session.operator.lapses == door.node.clock.now().boot + HOURS * 3600 * NS
 
 
 async def test_the_pass_works_once(door: Port, browser: Browser) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from broker.watching import (
@@ -159,6 +161,21 @@ def test_a_renewal_keeps_a_pause():
 
 
 # -- restart -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_consent_that_was_paused_where_it_came_from_begins_held():
+    desk = Desk()
+    moved = replace(desk.consent, cid="another-node", paused=True)
+    rein = Watching().rein(moved)
+    assert rein.held
+    assert rein.refusal is Refusal.PAUSED
+
+
+def test_what_was_resumed_here_stays_so():
+    desk = Desk()
+    moved = replace(desk.consent, paused=True)
+    resumed = StoredRein(moved.cid, paused=False, begun=True)
+    assert not Watching((resumed,)).rein(moved).held
 
 
 def again(desk: Desk, stored: StoredRein) -> Desk:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from eva.audit import Chains
+from eva.audit import Event as Audited
 from eva.consent import Access, Consent, Kind
 from eva.ending import Ending
 from eva.wire import Event
@@ -127,6 +129,24 @@ def test_the_consent_of_a_lost_node_is_signed_for_another_and_revoked_there(clou
     )
     (notice,) = moves.notices
     assert (notice.node, notice.consent) == ("AzS-ERCS01", consent.jti)
+
+
+@pytest.mark.parametrize(
+    ("words", "paused"),
+    [
+        ((), False),
+        ((Audited.INPUT_PAUSED,), True),
+        ((Audited.INPUT_PAUSED, Audited.INPUT_RESUMED), False),
+        ((Audited.INPUT_PAUSED, Audited.INPUT_RESUMED, Audited.INPUT_PAUSED, Audited.WATCH_END), True),
+    ],
+)
+def test_a_pause_goes_along(cloud: Cloud, words: tuple[Audited, ...], paused: bool):
+    consent = cloud.granted()
+    chains = Chains()
+    for at_ms, word in enumerate(words, cloud.office.now * 1000):
+        record = chains.next(consent.cid, word, {"by": "tenant:lessee", "watch": "1"}, at_ms)
+        cloud.office.receive(cloud.office.pen, cloud.office.pen.recorded(record))
+    assert moved(cloud.lose()).paused is paused
 
 
 def test_its_arrival_is_shown(cloud: Cloud):

@@ -73,6 +73,7 @@ def wish(vm: Guest) -> dict[str, Any]:
         "seconds": 3600,
         "reason": "",
         "node": None,
+        "watched": False,
     }
 
 

@@ -152,11 +152,11 @@ async def test_input_past_the_room_is_refused_whole(page: Page) -> None:
 SOCKET = """
     globalThis.WebSocket = class extends EventTarget {
         static OPEN = 1;
-        readyState = 1;
+        readyState = 1; protocol = ""; binaryType = "blob"; onopen = null; onclose = null; onerror = null; onmessage = null;
         constructor() { super(); globalThis.socket = this; queueMicrotask(() => this.dispatchEvent(new Event("open"))); }
         send(text) { const {id, method} = JSON.parse(text); const result = node[method]; if (result) this.say({id, result}); }
         say(message) { this.dispatchEvent(new MessageEvent("message", {data: JSON.stringify({jsonrpc: "2.0", ...message})})); }
-        close(code) { this.closed = code; this.readyState = 3; }
+        close(code) { this.closed ??= code; this.readyState = 3; }
     };
     let node = {};
 """

@@ -30,6 +30,7 @@ from provider.consent.authority import (
     watermark_time,
 )
 from provider.consent.features import FeatureBooks
+from provider.consent.standing import is_paused, told_of
 from provider.keys import Signer
 from provider.store.books import UNANSWERED, Books, Filed, Notice
 from provider.store.records import Records
@@ -109,6 +110,8 @@ class Desk:
             expires_at=terms.expires_at,
             watched=terms.scopes.watched,
             reason=terms.reason,
+            # its giver's word goes along to whichever node has it next
+            paused=cid is not None and is_paused(told_of(self.records, cid)),
         )
         token = self.signer.key.sign(Typ.CONSENT, consent.to_claims())
         self.books.file_consent(consent, token, self.now_ms + answer_ms)

@@ -5,7 +5,7 @@ Who was connected is the nodes' own word: the audit records that they sent as si
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eva.audit import Event as Audited
@@ -114,7 +114,6 @@ def _tenure(records: Records, cid: str, now: int) -> Tenure:
     consent = filed.consent()
     state = filed.state(now)
     cuts = records.revocations_of(tokens)
-    told = records.newest_recorded(cid, MAX_RECORDS)
     return Tenure(
         consent_id=cid,
         state=state,
@@ -132,9 +131,14 @@ def _tenure(records: Records, cid: str, now: int) -> Tenure:
         ending=ending(filed, state, cuts),
         origin=origin_at(records, filed) if state is State.GRANTED else None,
         stays=tuple(_stay(one, now) for one in tokens),
-        visits=visits(Receipt.from_claims(claims_of(token)) for token in told),
+        visits=visits(told_of(records, cid)),
         cuts=tuple(cuts),
     )
+
+
+def told_of(records: Records, cid: str) -> Iterator[Receipt]:
+    """The newest records of a consent."""
+    return (Receipt.from_claims(claims_of(token)) for token in records.newest_recorded(cid, MAX_RECORDS))
 
 
 def leading(tokens: Sequence[Filed], now: int) -> Filed:
@@ -171,14 +175,24 @@ def _stay(filed: Filed, now: int) -> Stay:
     )
 
 
+def is_paused(receipts: Iterable[Receipt]) -> bool:
+    """Whether the giver's last word that these receipts tell of was to pause; of two nodes' words the later one."""
+    words = [told for _, told in _records(receipts) if told.event in (Audited.INPUT_PAUSED, Audited.INPUT_RESUMED)]
+    return bool(words) and max(words, key=lambda told: told.at_ms).event is Audited.INPUT_PAUSED
+
+
+def _records(receipts: Iterable[Receipt]) -> Iterator[tuple[Receipt, Told]]:
+    for receipt in receipts:
+        try:
+            yield receipt, Told.parse(receipt.record)
+        except BadMember:
+            continue  # signed by its node and filed as it is; what it is worth, `verify-receipt` says
+
+
 def visits(receipts: Iterable[Receipt]) -> tuple[Visit, ...]:
     """The sessions that these receipts tell of, in the order in which they began."""
     found: dict[str, Visit] = {}
-    for receipt in receipts:
-        try:
-            told = Told.parse(receipt.record)
-        except BadMember:
-            continue  # signed by its node and filed as it is; what it is worth, `verify-receipt` says
+    for receipt, told in _records(receipts):
         session = _text(told.facts.get("session"))
         if told.event is Audited.SESSION_START:
             account, address, kind, access = (_text(told.facts.get(name)) for name in ("account", "address", "kind", "access"))

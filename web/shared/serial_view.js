@@ -132,7 +132,8 @@ export class SerialView extends TerminalScreen {
         if (!goesOn() || !this._outbound.add(piece)) break;
         end += piece.length;
         this._send();
-        onprogress?.(++typed);
+        typed += 1;
+        onprogress?.(typed);
         if (paceMs) await new Promise((resolve) => setTimeout(resolve, paceMs));
       }
     } finally {
