@@ -375,6 +375,7 @@ WRONG_TOO: dict[str, list[bytes]] = {  # fit for others, not for this one
     "kinds": [b'"serial"', b'["serial","serial"]', b'["SERIAL"]', b'["power"]', b'["\\u017ferial"]'],
     "access": [b'""', b'"VIEW"', b'"admin"', b'["view"]', b'"v\\u0131ew"'],
     "watched": [b'"true"', b'"false"', b'""', b"1", b"0"],
+    "paused": [b'"true"', b'"false"', b'""', b"1", b"0"],
     "reason": [],
 }
 
@@ -490,6 +491,9 @@ def spelling_of_base64(rng: Random) -> str | bytes:
     return text if rng.random() < 0.5 else text.encode("utf-8", "surrogatepass")
 
 
+LIKE_EACH_OTHER = ({"sub", "reason"}, {"jti", "cid"}, {"watched", "paused"})  # claims whose values may stand for each other
+
+
 def claims_of_the_right_key(rng: Random) -> str:
     raw = {name: compact(value) for name, value in CLAIMS.items()}
     name = rng.choice(list(raw))
@@ -499,10 +503,10 @@ def claims_of_the_right_key(rng: Random) -> str:
     elif what == 1:
         raw[rng.choice(("more", "nbf", "cnf", "", "Exp", "exp\\u0000", "\\u0131at", name.upper()))] = rng.choice(WRONG)
     elif what == 2:
-        other = rng.choice([one for one in raw if one != name and {one, name} not in ({"sub", "reason"}, {"jti", "cid"})])
+        other = rng.choice([one for one in raw if one != name and {one, name} not in LIKE_EACH_OTHER])
         raw[name], raw[other] = raw[other], raw[name]
     else:
-        fit = (b"true", b"false") if name == "watched" else ()
+        fit = (b"true", b"false") if name in ("watched", "paused") else ()
         raw[name] = rng.choice([value for value in WRONG if value not in fit] + WRONG_TOO[name])
     return signed(HEADER, b"{" + b",".join(b'"%s":%s' % (key.encode(), value) for key, value in raw.items()) + b"}")
 

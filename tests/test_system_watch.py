@@ -328,6 +328,10 @@ async def test_only_while_i_watch(watched: WatchedCloud, vm: Guest) -> None:
             assert (await tenant.told("watch.state"))["watched"] is True
             console = await alice.console(vm.resource_id)
             await listening(console)
+        # the tenant's page is gone before its node has noticed
+        await until(
+            lambda: any(one.event is Event.PAUSED and one.params["paused"] for one in alice.notices), "word that she left"
+        )
         after = vm.serial.size()
         await console.type(b"Q\n")
         await console.wait(lambda: any(mark is Mark.HELD for mark, _ in console.marks), "word that it is held")
