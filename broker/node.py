@@ -157,6 +157,10 @@ class Node:
         )
         for row in disk.loaded.workstations:
             self.desk.attempts.remember(parse_address(row.address), row.account, now)
+        self._rims(settings, key, outbox)
+
+    def _rims(self, settings: Settings, key: SigningKey, outbox: Outbox) -> None:
+        """What the node speaks by, on top of what it is. Raises CannotStart."""
         try:
             self._listener = Listener(settings.operators, self.desk)
         except MissingAssets as error:
@@ -171,7 +175,7 @@ class Node:
             self._watching,
             self.metrics,
             secrets.token_bytes,
-            disk.loaded.watches,
+            self._disk.loaded.watches,
         )
         self._watch_listener = None
         if settings.watch is not None:

@@ -7,15 +7,15 @@ is around the signature is checked here. Errors: NotBelieved.
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final
 
 import jwt
 
 from eva.token import unb64
 from oidc.failure import NotBelieved
+from oidc.jwt_json import read_object
 from oidc.key_set import Algorithm, PublicKey
 
 MAX_TOKEN: Final = 32_768  # characters: with 200 groups a token is about 9 KB
@@ -43,7 +43,7 @@ def parse(token: str) -> Unverified:
         raise NotBelieved("the ID token is too long, or none")
     try:
         head, body, signature = token.split(".")
-        header, claims = _object(unb64(head)), _object(unb64(body))
+        header, claims = read_object(unb64(head)), read_object(unb64(body))
         unb64(signature)
     except ValueError:
         raise NotBelieved("the ID token is no JSON Web Token") from None
@@ -103,25 +103,3 @@ def _time(claims: Mapping[str, object], name: str) -> int:
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < MAX_TIME:
         raise NotBelieved(f"the ID token's {name} is no time")
     return found
-
-
-def _object(raw: bytes) -> dict[str, object]:
-    """Raises ValueError. Unlike our own tokens these may hold floats and more in claims that nobody reads here."""
-    try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ValueError("not an object")
-    return found
-
-
-def _no_key_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key twice")
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(text)

@@ -202,6 +202,18 @@ async def test_of_renewals_in_one_breath_none_lets_go_before_the_last_is_on_disk
 # -- pause, on everything ----------------------------------------------------------------------------------------------
 
 
+async def test_a_pause_that_came_with_a_moved_consent_outlives_who_watched_and_a_restart(door: WatchPort):
+    one = door.node.grant(paused=True)
+    async with door.watching(one) as tenant:
+        await tenant.told("watch.state", paused=True)
+    again = await door.node.restart()
+    try:
+        (accepted,) = again.consents.ledger.standing(again.clock.now())
+        assert again.watching.rein(accepted.consent).paused
+    finally:
+        await again.stop()
+
+
 async def test_a_pause_outlives_a_restart(door: WatchPort, certificates: Authority):
     one = door.node.grant()
     async with door.watching(one) as tenant:

@@ -9,7 +9,6 @@ Errors:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from typing import NoReturn
 import jwt
 
 from eva.token import unb64
+from oidc.jwt_json import read_object
 from oidc.key_set import Algorithm, PublicKey
 from provider.rest.caller import MAX_GROUPS, Caller, is_id
 from provider.rest.settings import Issuer
@@ -78,7 +78,7 @@ def parse(token: str, issuers: Mapping[str, Issuer]) -> Unverified:
         _invalid("it is too long, or no token")
     try:
         head, body, signature = token.split(".")
-        header, claims = _object(unb64(head)), _object(unb64(body))
+        header, claims = read_object(unb64(head)), read_object(unb64(body))
         unb64(signature)
     except ValueError:
         _invalid("it is no JSON Web Token")
@@ -141,28 +141,6 @@ def _check_audience(claims: Mapping[str, object], audiences: tuple[str, ...]) ->
             "The access token has been obtained for wrong audience or resource. It should exactly match with one of the "
             f"allowed audiences '{','.join(audiences)}'.",
         )
-
-
-def _object(raw: bytes) -> dict[str, object]:
-    """Raises ValueError. Unlike our own tokens these may hold floats and more in claims that nobody reads here."""
-    try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ValueError("not an object")
-    return found
-
-
-def _no_key_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key twice")
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(text)
 
 
 def _text(claims: Mapping[str, object], name: str) -> str:
