@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from playwright.async_api import expect
 
 from lab.certificates import Authority
 from lab.cloud import Cloud
@@ -24,6 +25,8 @@ from tests.watch_parts import WatchedCloud, watched_cloud
 # an example may take its time on a busy machine; pytest-timeout bounds the test
 settings.register_profile("eva", deadline=None, print_blob=True)
 settings.load_profile("eva")
+
+expect.set_options(timeout=30_000)  # what a page shows in the end is the verdict, not when
 
 # A run that a shell started in its background has SIGINT ignored, and so would have every program that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

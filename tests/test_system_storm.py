@@ -38,6 +38,7 @@ from tests.system_parts import (
 
 TOLD = 1.0 + 1.0  # seconds from a confirmed revocation in which a byte that was typed may still come out on a busy machine
 STALE = 256
+ROUND = 600.0  # seconds between two calms: what is found wrong in one has its cause in the round before it
 
 # What a fault may do to whoever asks: all of it is an answer, and the oracle is told of none.
 FAILURES = (Refused, ConnectionClosed, InvalidHandshake, OSError, EOFError, httpx.HTTPError, AssertionError)
@@ -168,6 +169,7 @@ class Storm:
                     self.operators = [operator for operator in self.operators if not operator.over]
                 self.consoles = [console for console in self.consoles if console.code is None]
                 await asyncio.sleep(self.choose.random() * 0.1)
+        await self.leave()
 
     async def judge(self) -> None:
         """Holds what must be true of it all, once it is calm."""
@@ -177,6 +179,7 @@ class Storm:
         await well(self.cloud)
         with contextlib.suppress(AssertionError):  # none was left
             await tell_provider(self.cloud, "/revoke", {"resource_id": self.vm.resource_id})
+        self.standing.clear()
         await until(lambda: set(ends(node)) == started_in(self.cloud), "the END of every session", 30)
         assert await measured(self.cloud, "eva_sessions{") == 0
         # nothing is let down to the guest now: nobody is there, and little lay below the gate
@@ -216,9 +219,11 @@ async def storm(vm: Guest, seconds: float, seed: int) -> None:
     with Cloud({"host1": vm.host.uri}, limits=limits) as cloud:
         await well(cloud)
         raging = Storm(cloud, vm, random.Random(seed))
-        await raging.rage(seconds)
-        print(raging.done)  # noqa: T201 - the same
-        await raging.judge()
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            await raging.rage(min(left, ROUND))
+            print(raging.done, flush=True)  # noqa: T201 - the same
+            await raging.judge()
 
 
 def seed() -> int:

@@ -94,12 +94,14 @@ async def test_a_screen_comes_back_after_a_drop(page: Page, network: Network, vm
     await expect(pane.locator("canvas")).to_have_count(1)
 
 
-async def test_a_node_that_stops_signs_out_and_says_why(page: Page, fragile: Cloud, vm: Guest) -> None:
+async def test_a_node_that_stops_signs_out_and_says_why(page: Page, fragile: Cloud, network: Network, vm: Guest) -> None:
     await at_prompt(page, vm.name)
     node = fragile.nodes[NODE]
+    network.swallow()  # a node that is gone: what the page asks now is not even refused
     await node.program.stopped()
     await is_told(page, "You are signed out: the node is stopping or starting again.")
     node.start()  # in this thread: with another it would end when that does
+    network.mend()
     await well(fragile)
     await signed_in(page)
     await expect(page.get_by_role("button", name=f"Open Serial of {vm.name}")).to_be_visible(timeout=SLOW_MS)

@@ -64,6 +64,7 @@ class Network:
         self._passing = asyncio.Event()
         self._passing.set()
         self._down = False
+        self._swallowing = False
 
     async def open(self, port: int) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
@@ -80,6 +81,10 @@ class Network:
         """Nothing passes, and nobody is told."""
         self._passing.clear()
 
+    def swallow(self) -> None:
+        """What is connected goes on; who connects anew never hears anything."""
+        self._swallowing = True
+
     def fail(self) -> None:
         """Every connection is gone without a farewell, and no other comes through."""
         self._down = True
@@ -88,6 +93,7 @@ class Network:
 
     def mend(self) -> None:
         self._down = False
+        self._swallowing = False
         self._passing.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,21 +103,25 @@ class Network:
         task = asyncio.current_task()
         assert task is not None
         self._flows.add(task)
+        self._writers.add(writer)
         try:
+            if self._swallowing:
+                await asyncio.Event().wait()
             there, back = await asyncio.open_connection("127.0.0.1", self._to)
-            self._writers |= {writer, back}
+            self._writers.add(back)
             try:
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._flow(reader, back))
                     both.create_task(self._flow(there, writer))
             finally:
-                self._writers -= {writer, back}
-                for end in (writer, back):
-                    end.transport.abort()
+                self._writers.discard(back)
+                back.transport.abort()
         except* ConnectionError:
             pass  # one of the two ends went
         finally:
             self._flows.discard(task)
+            self._writers.discard(writer)
+            writer.transport.abort()
 
     async def _flow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

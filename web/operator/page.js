@@ -45,13 +45,15 @@ class Page {
   }
 
   async start() {
-    document.title = PRODUCT;
-    this._signIn.show("", await this._openSignIn());
+    this._openSignIn("");
+    this._signIn.offer(await fetchWays());
   }
 
-  async _openSignIn() {
+  /** @param {string} why */
+  _openSignIn(why) {
+    document.title = PRODUCT;
     document.body.replaceChildren(this._signIn.element);
-    return await fetchWays();
+    this._signIn.show(why);
   }
 
   /** @param {import("./node_link.js").LinkState} state @param {string} why */
@@ -80,10 +82,9 @@ class Page {
     this._shown = null;
     this._turnedTo = null;
     this._in = false;
-    document.title = PRODUCT;
-    const ways = await this._openSignIn();
+    this._openSignIn(why); // told at once: a node that is gone does not answer what its ways are
     // whoever pressed "Sign out" is not signed in again by a cookie
-    this._signIn.show(why, { ...ways, signed_in: false });
+    this._signIn.offer({ ...(await fetchWays()), signed_in: false });
   }
 
   /** The console or, for null, the list. @param {ConsolePane | null} pane */

@@ -7,15 +7,18 @@ import { PRODUCT, signIn as texts } from "./texts.js";
 
 /** @typedef {{password: boolean, certificate: boolean, oidc: string | null, signed_in: boolean, failed: string | null}} Ways */
 
+const WAYS_MS = 5_000;
 const ONLY_PASSWORD = { password: true, certificate: false, oidc: null, signed_in: false, failed: null };
 
 /** The ways of this node. @returns {Promise<Ways>} */
 export async function fetchWays() {
   try {
-    const answer = await fetch("/sign-in/ways", { cache: "no-store", credentials: "same-origin" });
+    const signal = AbortSignal.timeout(WAYS_MS);
+    const answer = await fetch("/sign-in/ways", { cache: "no-store", credentials: "same-origin", signal });
     return answer.ok ? { ...ONLY_PASSWORD, ...(await answer.json()) } : ONLY_PASSWORD;
   } catch (error) {
-    if (error instanceof TypeError || error instanceof SyntaxError) return ONLY_PASSWORD; // no answer, or no JSON
+    // no answer, none in time, or no JSON
+    if (error instanceof TypeError || error instanceof DOMException || error instanceof SyntaxError) return ONLY_PASSWORD;
     throw error;
   }
 }
@@ -58,16 +61,21 @@ export class SignIn {
     );
   }
 
-  /** Shows it, with the reason why the operator is here again. @param {string} why @param {Ways} ways */
-  show(why, ways) {
-    this._tell(why ? (texts.why[why] ?? `${texts.signedOut} ${why}`) : ways.failed ? (texts.failed[ways.failed] ?? texts.oidcRefused) : "");
+  /** Shows it, with the reason why the operator is here again. @param {string} why */
+  show(why) {
+    this._tell(why ? (texts.why[why] ?? `${texts.signedOut} ${why}`) : "");
+    this._account.focus();
+  }
+
+  /** Puts the node's ways on it, once they are known. @param {Ways} ways */
+  offer(ways) {
+    if (ways.failed && this._told.hidden) this._tell(texts.failed[ways.failed] ?? texts.oidcRefused);
     this._form.hidden = !ways.password;
     this._others.replaceChildren();
     if (ways.certificate) this._other(texts.certificate, () => void this._byBrowser(texts.certificateRefused));
     if (ways.oidc) this._other(texts.oidc(ways.oidc), () => location.assign("/sign-in/oidc"));
     if (ways.password && this._others.firstChild) this._others.prepend(element("p", { class: "or muted" }, texts.or));
-    if (ways.signed_in && !why) void this._byBrowser(texts.oidcRefused);
-    else if (ways.password) this._account.focus();
+    if (ways.signed_in) void this._byBrowser(texts.oidcRefused);
   }
 
   async _byPassword() {
