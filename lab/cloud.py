@@ -36,6 +36,13 @@ SUBSCRIPTION = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"  # of the guests of demo, 
 OPERATOR = "alice"
 PASSWORD = "correct horse battery staple"  # noqa: S105 - of a cloud that lives for a minute on loopback
 # The least that a users file may ask for: a test signs in hundreds of times.
+# for each list of words on standard input, as `eva-provider` does
+_IN_TURN = """
+import json, sys
+from provider.command import cli
+for words in json.load(sys.stdin):
+    cli(["--config", sys.argv[1], *words], standalone_mode=False)
+"""
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 
 
@@ -63,6 +70,11 @@ class Ercs:
     @property
     def url(self) -> str:
         return f"wss://localhost:{self.port}"
+
+    @property
+    def public_key(self) -> Path:
+        """The file that is brought to the provider."""
+        return self.directory / "node.pub"
 
     def start(self, timeout: float = 30.0) -> None:
         """Start the daemon and wait until it serves."""
@@ -107,6 +119,10 @@ class Provider:
     def command(self, *words: str) -> str:
         """Run `eva-provider` with these words and give its standard output. Raises CommandFailed."""
         return run([str(BIN / "eva-provider"), "--config", str(self.settings), *words])
+
+    def commands(self, *many: Sequence[str]) -> None:
+        """Run `eva-provider` for each of them in turn, in one process: to load it takes longest. Raises CommandFailed."""
+        run([sys.executable, "-c", _IN_TURN, str(self.settings)], given=json.dumps(many))
 
 
 class Cloud:
@@ -169,11 +185,11 @@ class Cloud:
         store = self._store_lines()
         for name, provider in zip(self._provider_names, self.providers, strict=True):
             self._write_provider(name, provider, store)
-        self.provider_command("keys", "init")
-        for subscription in self._subscriptions:
-            self.provider_command("feature", "enable-subscription", subscription)
         for name in self.names:
             self.nodes[name] = self._make_node(name)
+        enabled = [("feature", "enable-subscription", subscription) for subscription in self._subscriptions]
+        enrolled = [("nodes", "add", name, "--key", str(node.public_key)) for name, node in self.nodes.items()]
+        self.providers[0].commands(("keys", "init"), *enabled, *enrolled)
         for provider in self.providers:
             provider.start()
         for node in self.nodes.values():
@@ -360,11 +376,10 @@ class Cloud:
             f"hosts:\n{hosts}"
             f"limits:{' {}' if not limits else ''}\n{limits}"
         )
-        public = home / "node.pub"
-        public.write_text(run([str(BIN / "eva-broker"), "--config", str(settings), "keygen"]))
-        self.provider_command("nodes", "add", name, "--key", str(public))
         program = Program([str(BIN / "eva-broker"), "--config", str(settings)], home / "broker.log", notify=True)
-        return Ercs(name, home, settings, port, metrics_port, program, watch_port)
+        node = Ercs(name, home, settings, port, metrics_port, program, watch_port)
+        node.public_key.write_text(run([str(BIN / "eva-broker"), "--config", str(settings), "keygen"]))
+        return node
 
     def _watch_listener(self, pair: KeyPair, port: int) -> str:
         """A node's section for tenants who watch: the pages of every provider may reach it."""
@@ -375,11 +390,9 @@ class Cloud:
         )
 
 
-def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 60.0) -> str:
-    """Run a command and give its standard output. Raises CommandFailed with all that it said."""
-    done = subprocess.run(
-        argv, capture_output=True, text=True, env=environment, timeout=timeout, stdin=subprocess.DEVNULL, check=False
-    )
+def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 60.0, given: str = "") -> str:
+    """Run a command on this standard input and give its output. Raises CommandFailed with all that it said."""
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=timeout, input=given, check=False)
     if done.returncode != 0:
         raise CommandFailed(argv, done.returncode, done.stdout + done.stderr)
     return done.stdout
