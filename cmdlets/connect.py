@@ -57,7 +57,7 @@ def tell(line: str) -> None:
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="For scripts: after the end of input, leave once the VM has been silent for so long.",
+    help="For scripts: after the end of input, leave once the VM has answered and been silent for so long; 0 waits for nothing.",
 )
 @node_options
 def main(

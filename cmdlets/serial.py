@@ -42,7 +42,7 @@ FIRST_MARK = 10.0  # seconds from attachment to the node's first mark
 DRAIN = 1.0  # seconds for the last output once the node said that the session ended
 LAST_NOTICE = 0.5  # seconds for the control connection to say why a console was closed, or the other way round
 INTERRUPT = b"\x03"  # Ctrl+C, which a raw terminal sends as a byte
-STUCK = 10.0  # seconds of silence after which a script's untaken input is given up
+STUCK = 10.0  # seconds of silence after which a script's untaken input, or the VM's first answer to it, is given up
 PASSING = frozenset({Refusal.RATE_LIMITED, Refusal.LEASE_STALE, Refusal.STOPPING})  # refusals worth another attempt
 
 SignIn = Callable[[], AbstractAsyncContextManager[tuple[Control, SignedIn]]]
@@ -91,6 +91,7 @@ class SerialSession:
         self._motion = asyncio.Event()
         self._told_to_hold = False
         self._greeted = False
+        self._answered = False
 
     async def run(self) -> Ended:
         """To the end of the session. Raises Gone, KeyboardLost, Undelivered, Vacant, Refused, NodeFault."""
@@ -208,6 +209,7 @@ class SerialSession:
                 # From here to the next wait nothing can be cancelled: what is counted is also kept for the seat.
                 if isinstance(message, bytes):
                     self._seat.show(self._inbound.feed(message))
+                    self._answered = self._answered or self._outbound.begun
                 else:
                     self._note(standing, *decode_mark(message))
                 self._moved()
@@ -352,12 +354,14 @@ class SerialSession:
         return [_DONE[command]]
 
     async def _linger(self) -> Ended:
-        """After the end of input: until all is taken and the VM has been silent for a while."""
+        """After the end of input: until all is taken, the VM has begun to answer, and has been silent for a while."""
         self._moved()
         while not self._seat.interactive:
             if self._control is None:
                 self._moved()
-            patience = max(self._linger_s, STUCK) if self._outbound.untaken else self._linger_s
+            # a slow VM's first sign may take longer than its pauses; who asks for no silence at all wants no answer
+            mute = self._outbound.begun and not self._answered and self._linger_s > 0
+            patience = max(self._linger_s, STUCK) if self._outbound.untaken or mute else self._linger_s
             silent = boot_s() - self._moved_at
             if silent < patience:
                 self._motion.clear()

@@ -64,6 +64,11 @@ class Outbound:
     def untaken(self) -> int:
         return len(self._kept)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever sent."""
+        return self._sent > 0
+
     def add(self, data: bytes) -> None:
         """Raises ValueError past the room."""
         if len(data) > self.room:

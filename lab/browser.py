@@ -133,7 +133,7 @@ class Browser:
         )
         await self._watch(context)
         page = await context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         return page
 
     def taken(self, kind: str | None = None) -> list[Complaint]:

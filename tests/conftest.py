@@ -26,7 +26,7 @@ from tests.watch_parts import WatchedCloud, watched_cloud
 settings.register_profile("eva", deadline=None, print_blob=True)
 settings.load_profile("eva")
 
-expect.set_options(timeout=30_000)  # what a page shows in the end is the verdict, not when
+expect.set_options(timeout=60_000)  # what a page shows in the end is the verdict, not when
 
 # A run that a shell started in its background has SIGINT ignored, and so would have every program that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

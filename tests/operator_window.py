@@ -7,7 +7,7 @@ from playwright.async_api import Locator, Page, expect
 from lab.cloud import OPERATOR, PASSWORD, Ercs
 
 KINDS = {"serial": "Serial", "graphics": "Screen"}
-SLOW_MS = 30_000  # a guest under TCG on a shared machine
+SLOW_MS = 60_000  # a guest under TCG on a shared machine
 
 
 async def sign_in(page: Page, ercs: Ercs, account: str = OPERATOR) -> None:

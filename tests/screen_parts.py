@@ -12,7 +12,7 @@ from playwright.async_api import Locator
 
 from lab.libvirt_host import Guest
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 SAME = 0.995  # of the pixels: the cursor blinks
 
 

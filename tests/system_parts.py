@@ -28,7 +28,7 @@ from tests.system_operator import NODE, PATIENCE, Console
 
 LOOK = 0.02  # seconds between two looks at what cannot be awaited: /proc, a file
 CALM = 3.0  # seconds for a shell that is at its prompt; QEMU looks once a second whether its pty is opened again
-SLACK = 0.7  # seconds by which a busy machine may be late to look; the promise itself is measured by the node
+SLACK = 2.0  # seconds by which a busy machine may be late to look; the promise itself is measured by the node
 
 
 async def until(true: Callable[[], object], what: str, patience: float = PATIENCE) -> float:

@@ -32,7 +32,7 @@ from tests.rfb_bytes import (
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(300),
 ]
 
 # mov ax,13h; int 10h; push 0A000h; pop es; xor di,di; mov cx,64000; mov bx,1;

@@ -129,6 +129,17 @@ async def test_a_script_waits_for_the_vm_to_be_silent(node: ScriptedNode, tls: s
     assert bytes(run.script.got) == b"xyyyyy"
 
 
+async def test_a_script_waits_longer_for_the_first_answer(node: ScriptedNode, tls: ssl.SSLContext):
+    node.prepare = lambda session: setattr(session, "on_input", lambda _: b"")
+    async with running(node.port, tls, linger_s=0.1) as run:
+        await run.script.write(b"x")
+        session = await node.session()
+        await asyncio.sleep(1.0)  # a VM that is ten times slower than the silence is long
+        await session.say(b"y")
+        assert (await run.task).ending is Ending.OPERATOR_LEFT
+    assert bytes(run.script.got) == b"y"
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_broken_connections_lose_and_double_nothing(
     seed: int, certificates: Authority, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch

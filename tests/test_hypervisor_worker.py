@@ -148,7 +148,7 @@ async def test_the_guest_gets_every_byte_in_order(libvirt_host: LibvirtHost, gue
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_broker_that_does_not_read_for_longer_than_the_daemons_keepalive_loses_nothing(
     libvirt_host: LibvirtHost, guest: Guest
 ) -> None:

@@ -24,7 +24,7 @@ from lab.process import Program
 from provider.meters import Meters
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's package prometheus"),
 ]
 
@@ -82,6 +82,8 @@ FIRES = {
     "EvaProviderMqttDown": "eva_provider_mqtt_up 0x180",
     "EvaAuditChanged": 'eva_provider_conflicts_total{about="anchor"} 1x180',
     "EvaNodeRolledBack": 'eva_provider_refused_total{reason="rolled-back"} 1x170 2x10',
+    "EvaConsentsMoved": "eva_provider_consents_moved_total 0x170 1x10",
+    "EvaProviderErrors": 'eva_provider_requests_total{endpoint="tenant",status="5xx"} 0x160 10x20',
     "EvaProviderDrops": "eva_provider_dropped_total 0x170 5x10",
 }
 SLOW = {
@@ -112,6 +114,11 @@ def test_each_alert_fires_on_what_it_is_for_and_not_on_less(tmp_path: Path) -> N
         tests.append(rule_test(slow(metric, bound, "5x180"), alert, True))
         tests.append(rule_test(slow(metric, bound, "5x170 6x10"), alert, False))
     tests.append(rule_test(["eva_lease_age_seconds 4x180"], "EvaLeaseOld", False))
+    few = [
+        'eva_provider_requests_total{endpoint="tenant",status="5xx"} 0x160 2x20',
+        'eva_provider_requests_total{status="4xx"} 0+9x180',
+    ]
+    tests.append(rule_test(few, "EvaProviderErrors", False))
     tests.append(rule_test(["eva_hosts 2x180", "eva_hosts_up 2x180"], "EvaHostDown", False))
     path = tmp_path / "rules.yml"
     rules = {"rule_files": [str(CONFIG / "alerts.yml")], "evaluation_interval": "5s", "tests": tests}

@@ -25,7 +25,7 @@ from tests.system_parts import consented
 WSCAT = CACHE / "stock/node_modules/.bin/wscat"
 PAGE = (ROOT / "tests/stock/screen.html").read_text()
 NOVNC = ROOT / "web/vendor/novnc"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")

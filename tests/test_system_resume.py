@@ -6,12 +6,14 @@ import hashlib
 import random
 import time
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from eva.audit import Event as Audited
-from eva.control import Opened, Refusal, Refused
+from eva.control import Event, Opened, Refusal, Refused
+from eva.members import Json
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.system_operator import NODE, Console, Operator, signed_in
@@ -134,7 +136,7 @@ def digest_of_typed(cloud: Cloud, vm: Guest) -> str:
     return vm.run("md5sum < /tmp/typed").split()[0]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_nothing_is_lost_or_doubled_over_drops(ready: Cloud, vm: Guest) -> None:
     await dropped_often(ready, vm, 700, 8, random.SystemRandom().randrange(2**32))
 
@@ -182,6 +184,13 @@ async def test_a_session_that_was_cut_while_it_was_dropped_is_not_resumed(ready:
         assert (await end_of(ready.nodes[NODE], console.opened))["reason"] == "consent-revoked"
 
 
+def attached(operator: Operator, console: Console) -> bool:
+    """What the node told last of whether this console's connection stands."""
+    told = [notice for notice in operator.notices if notice.event is Event.VIEWERS]
+    viewers = cast("list[dict[str, Json]]", told[-1].params["viewers"])
+    return any(viewer["session"] == console.opened.session and viewer["attached"] for viewer in viewers)
+
+
 async def test_nothing_is_typed_while_it_is_dropped(ready: Cloud, vm: Guest) -> None:
     await granted(ready, vm)
     async with signed_in(ready) as alice:
@@ -194,6 +203,7 @@ async def test_nothing_is_typed_while_it_is_dropped(ready: Cloud, vm: Guest) -> 
         await console.wait(lambda: console.taken >= 256, "the first of them")
         console.websocket.transport.abort()
         await console.ended()
+        await until(lambda: not attached(alice, console), "the node's news of the drop")
         vm.resume()
         await asyncio.sleep(1.0)
         assert vm.serial.content(after).count(b"Q") == 256

@@ -230,7 +230,7 @@ def seed() -> int:
     return int(os.environ.get("EVA_SEED", random.SystemRandom().randrange(2**32)))
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 async def test_a_short_storm(vm: Guest) -> None:
     await storm(vm, 15.0, seed())
 

@@ -43,7 +43,7 @@ StandardError=append:/run/stage/provider.log
 # The least that a users file may ask for: a test signs in often.
 HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 needs_systemd = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 

@@ -23,7 +23,7 @@ from lab.rest import TENANT_AUDIENCE, Issuer, WatchClient
 from tests.oidc_parts import PERSON, WEBSITE, OidcServer, private_jwk
 
 STRANGER = "sam"  # a tenant of the same group who gave nothing
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 
 
 @dataclass(frozen=True)
