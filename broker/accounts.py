@@ -145,6 +145,11 @@ class Accounts:
         """Whether somebody could take `name` for one of these accounts: upper and lower case are not told apart."""
         return name.casefold() in self._folded
 
+    def has_changed(self, name: str, before: Accounts) -> bool:
+        """Whether who signed in as `name`, here or at an issuer, is not that any more: `before` was in force until now."""
+        now = self.get(name)
+        return now != before.get(name) or (now is None and self.resembles(name))
+
     def verify(self, account: str, password: str) -> Account | None:
         """The account, if the password is its own. Raises CannotVerify.
 

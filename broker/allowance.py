@@ -39,6 +39,8 @@ class QueueAllowance:
     On a unix socket that count is of buffer memory, not of bytes: only its zero is exact, so bytes are counted here.
     """
 
+    __slots__ = ("stale",)
+
     def __init__(self) -> None:
         self.stale = 0
 

@@ -1,4 +1,4 @@
-"""How often a password may be tried, and how many who have not signed in may wait. Pure.
+"""How often a password may be tried. Pure.
 
 A guesser is slowed, and cannot lock the operator out of the places where the operator works:
 
@@ -19,7 +19,7 @@ bounded, and the bound forgets nothing: the node's bucket admits too few strange
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -29,15 +29,12 @@ from eva.instant import NS, Instant
 FAMILIAR_SECONDS: Final = 7 * 86_400
 MAX_FAMILIAR: Final = 2048  # pairs and addresses
 MAX_BUCKETS: Final = 2048  # addresses, accounts and familiar pairs each
-MAX_WAITING: Final = 256  # connections that have not signed in
-MAX_WAITING_EACH: Final = 16  # of them from one address
-MAX_STRANGERS: Final = 192  # of them from addresses that nobody has signed in from: the rest is kept for operators
 
 _PREFIX_BITS: Final = 64  # of IPv6 (RFC 4291 2.5.4)
 
 
-def _place(address: Address) -> int:
-    """What of an address is counted. IPv4 and IPv6 do not meet: a /64's upper half is made negative."""
+def place_of(address: Address) -> int:
+    """What of an address is counted: of IPv6 its /64. IPv4 and IPv6 do not meet: the upper half is made negative."""
     return ~(int(address) >> _PREFIX_BITS) if isinstance(address, IPv6Address) else int(address)
 
 
@@ -110,7 +107,7 @@ class Attempts:
 
     def admit(self, address: Address, account: str | None, now: Instant) -> Attempt | None:
         """Spends a token, before the password is looked at, or the issuer asked; None: refuse without doing so."""
-        familiar = self._is_familiar((_place(address), account), now)
+        familiar = self._is_familiar((place_of(address), account), now)
         attempt = Attempt(address, account, familiar)
         purses = self._purses(attempt)
         if not all(buckets.has_token(key, now) for buckets, key in purses):
@@ -127,7 +124,7 @@ class Attempts:
 
     def remember(self, address: Address, account: str, now: Instant) -> None:
         """Makes the address familiar for the account; at start, with what the stored safelist holds."""
-        for key in ((_place(address), account), (_place(address), None)):
+        for key in ((place_of(address), account), (place_of(address), None)):
             self._last_success[key] = now.boot
             self._last_success.move_to_end(key)
         while len(self._last_success) > MAX_FAMILIAR:
@@ -135,59 +132,15 @@ class Attempts:
 
     def is_familiar(self, address: Address, now: Instant) -> bool:
         """Whether anybody has signed in from this address within a week: for `Lobby.enter`."""
-        return self._is_familiar((_place(address), None), now)
+        return self._is_familiar((place_of(address), None), now)
 
     def _is_familiar(self, key: tuple[int, str | None], now: Instant) -> bool:
         at = self._last_success.get(key)
         return at is not None and now.boot - at < FAMILIAR_SECONDS * NS
 
     def _purses(self, attempt: Attempt) -> tuple[tuple[Buckets, object], ...]:
-        place = _place(attempt.address)
+        place = place_of(attempt.address)
         if attempt.familiar:
             return ((self._by_familiar, (place, attempt.account)),)
         whole = ((self._by_address, place), (self._by_node, None))
         return whole if attempt.account is None else (*whole, (self._by_account, attempt.account))
-
-
-@dataclass(slots=True, eq=False)
-class Seat:
-    """One connection's place in the lobby, to be left when it has signed in or gone, whichever is first."""
-
-    _lobby: Lobby
-    _place: int
-    _taken: bool = field(default=True)
-
-    def leave(self) -> None:
-        """A second call changes nothing."""
-        if self._taken:
-            self._taken = False
-            self._lobby.vacate(self._place)
-
-
-class Lobby:
-    """The connections that have not signed in, from accept on (their TLS and websocket handshakes count)."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[int, int] = {}
-        self._whole = 0
-
-    def __len__(self) -> int:
-        return self._whole
-
-    def enter(self, address: Address, *, familiar: bool = False) -> Seat | None:
-        """A seat, or None: close the connection unread. `familiar`: as Attempts.is_familiar says."""
-        place = _place(address)
-        here = self._waiting.get(place, 0)
-        if here >= MAX_WAITING_EACH or self._whole >= (MAX_WAITING if familiar else MAX_STRANGERS):
-            return None
-        self._waiting[place] = here + 1
-        self._whole += 1
-        return Seat(self, place)
-
-    def vacate(self, place: int) -> None:
-        """For Seat.leave alone."""
-        self._whole -= 1
-        if self._waiting[place] == 1:
-            del self._waiting[place]
-        else:
-            self._waiting[place] -= 1

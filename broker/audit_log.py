@@ -2,11 +2,12 @@
 
 Errors:
 
-    BadAudit        the file is missing, edited, cut short, or not this node's: the node refuses to start
+    BadAudit        the file is missing, edited, cut short, in use, or not this node's: the node refuses to start
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,23 @@ def of_consents(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if record.chain]
 
 
+def claim(path: Path) -> int:
+    """The log's descriptor, to append: whoever has it is the only one. Raises BadAudit, also while another has it.
+
+    Two daemons on one log would each break the other's chain, and the second take a record half written for torn.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadAudit(path, f"it cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise BadAudit(path, f"it is in use: does this node's daemon run already? ({error.strerror})") from error
+    return fd
+
+
 class AuditLog:
     """The open file. Used by the journal's thread only."""
 
@@ -110,8 +128,12 @@ class AuditLog:
 
     @classmethod
     def open(cls, path: Path, found: Read | Scan) -> AuditLog:
-        """Opens the log that was found good. A torn tail is kept beside it as FILE.torn-N and taken off."""
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        """Opens the log that was found good. Raises BadAudit, OSError."""
+        return cls.taken(claim(path), path, found)
+
+    @classmethod
+    def taken(cls, fd: int, path: Path, found: Read | Scan) -> AuditLog:
+        """The log that was claimed, and then found good. A torn tail is kept beside it as FILE.torn-N and taken off."""
         if found.torn:
             path.with_name(f"{path.name}.torn-{found.chains.count}").write_bytes(found.torn)
             os.ftruncate(fd, found.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from eva.instant import Instant
 
@@ -15,11 +15,17 @@ class Clock(Protocol):
     def now(self) -> Instant: ...
 
 
+# by name, as they are read for each byte that an operator types
+_read: Final = time.clock_gettime_ns
+_WALL: Final = time.CLOCK_REALTIME
+_BOOT: Final = time.CLOCK_BOOTTIME
+
+
 class SystemClock:
     """CLOCK_REALTIME and CLOCK_BOOTTIME of this host."""
 
     def now(self) -> Instant:
-        return Instant(time.clock_gettime_ns(time.CLOCK_REALTIME), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        return Instant(_read(_WALL), _read(_BOOT))
 
 
 def boot_id() -> str:

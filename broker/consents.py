@@ -80,6 +80,7 @@ class Consents:
         self.publish: Callable[[StoredReceipt], None] = lambda _: None
         self.behind: Callable[[], None] = lambda: None  # ask for the next lease at once
         self.renewed: Callable[[], None] = lambda: None  # a lease counted: held input may go on
+        self.begins_paused: Callable[[Consent], bool] = lambda consent: consent.paused  # one that replaces none
         self.delivered: Callable[[], None] = lambda: None  # the provider has more of the receipts
         self._lost: list[Accepted] = []  # what stood by the state's file, and is over by the audit
 
@@ -277,7 +278,9 @@ class Consents:
         """Writes down a consent that stands from now on, in the place of `before` if it renews that."""
         consent, pin, change = accepted.consent, accepted.pin, Change()
         change.consent(accepted, token, self._boot_id)
-        if before is not None:
+        if before is None:
+            change.forget_reins([consent.cid]).pause(consent.cid, paused=self.begins_paused(consent))
+        else:
             change.ended(renewed(before))
             if self.cutter is not None:
                 self.cutter.carry_on(before, accepted)

@@ -1,7 +1,7 @@
 """One operator's control connection: JSON-RPC 2.0 in, answers and notices out (eva/control.py has the language).
 
-Requests are served one after the other. Nothing but sign-in is served before sign-in, and nothing but the safelist's own
-two requests before this workstation is on the safelist.
+Nothing but sign-in is served before sign-in, nothing beside it, and nothing but the safelist's own two requests before this
+workstation is on the safelist. After that a request that waits for a hypervisor, a provider or a disk keeps no other waiting.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from websockets.frames import CloseCode
 
 from broker.accounts import Account, Accounts
 from broker.admission import Wish
-from broker.attempts import Attempts, Seat
+from broker.attempts import Attempts
 from broker.audit_log import Entry
+from broker.calls import Calls
 from broker.clock import Clock
 from broker.consents import Consents
 from broker.journal import Journal, JournalFailed
+from broker.lobby import Seat
 from broker.masks import MAX_MASKED
 from broker.metrics import Metrics
 from broker.openings import Inventory
-from broker.proof import Proof
+from broker.proof import Proof, hashing_queues
 from broker.reentry import Reentries, key_of
 from broker.safelist import Address, Safelist, SafelistFull
 from broker.session import Operator, Session, opened
@@ -58,7 +60,6 @@ log = logging.getLogger(__name__)
 
 SIGN_IN_SECONDS = 5.0  # from the open websocket to a sign-in
 LAPSED = "the sign-in at the issuer has run out: sign in again"
-HASHES_AT_ONCE = 2  # argon2 takes a core and its memory each
 LEAVING = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)  # what a client closes with that does not mean to come back
 CONNECTED_TOLD = 8  # in one row of a listing
 MAX_LISTING = MAX_MESSAGE - 1024  # characters of the consents in one answer
@@ -83,7 +84,7 @@ class Desk:
     randomness: Callable[[int], bytes]
     passes: Passes = field(default_factory=Passes)
     reentries: Reentries = field(default_factory=Reentries)
-    hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HASHES_AT_ONCE))
+    hashing: Mapping[bool, asyncio.Semaphore] = field(default_factory=hashing_queues)
     channels: set[ControlChannel] = field(default_factory=set)
 
     def is_signed_in_from(self, address: Address) -> bool:
@@ -117,6 +118,7 @@ class ControlChannel:
         self.lapses: int | None = None  # the boot time at which this sign-in runs out, if it does
         self.reentry: bytes | None = None  # the key of what this sign-in left for the next
         self._over = False  # whatever is still queued is not served
+        self._calls = Calls()
         self._serve: dict[Method, Callable[[Account, Members], Awaitable[Mapping[str, Json]]]] = {
             Method.WORKSTATION_GRANT: self._grant_workstation,
             Method.WORKSTATION_REVOKE: self._revoke_workstation,
@@ -137,27 +139,36 @@ class ControlChannel:
         late = asyncio.get_running_loop().call_later(SIGN_IN_SECONDS, self.sign_out, "sign in first")
         self._desk.channels.add(self)
         try:
+            async with self._calls:
+                await self._listen(late)
+        finally:
+            late.cancel()
+            self._seat.leave()
+            self._desk.channels.discard(self)
+            self._part()
+
+    async def _listen(self, late: asyncio.TimerHandle) -> None:
+        try:
             async for text in self._connection:
                 if self._over:
                     return
                 if not isinstance(text, str) or len(text) > MAX_MESSAGE:
                     self._connection.end(CloseCode.UNSUPPORTED_DATA, "text messages of at most 16384 characters")
                     return
-                answer = await self._answer(text)
-                if self._over:
-                    return
-                self._connection.send_notice(answer.encode())
                 if self.account is not None:
-                    late.cancel()
-                elif isinstance(answer, Failure):
+                    await self._calls.begin(self._call(text))
+                    continue
+                late.cancel()  # from here on it is we who take our time
+                await self._call(text)
+                if self.account is None:
                     self.sign_out("not signed in")
         except ConnectionClosed:
             return
-        finally:
-            late.cancel()
-            self._seat.leave()
-            self._desk.channels.discard(self)
-            self._part()
+
+    async def _call(self, text: str) -> None:
+        answer = await self._answer(text)
+        if not self._over:
+            self._connection.send_notice(answer.encode())
 
     def _part(self) -> None:
         """Whoever was dropped may sign in again by what the last sign-in left; who left, or was sent away, may not."""
@@ -231,6 +242,7 @@ class ControlChannel:
         proven = await Proof(desk, self._connection, self.address).take(params)
         account, way = proven.account, proven.way
         self.account, self._way, self.lapses = account, way, proven.lapses
+        self._connection.vouched = True
         self._seat.leave()
         granted = desk.safelist.admits(self.address, account.name, desk.clock.now())
         log.info("%s signed in from %s by %s", account.name, self.address, way)
@@ -334,7 +346,8 @@ class ControlChannel:
         wish = Wish(params.resource_id(), params.convert("kind", Kind), access)
         params.nothing_else()
         try:
-            session = await self._desk.sessions.open(wish, self._operator(account), self)
+            with self._calls.slow():
+                session = await self._desk.sessions.open(wish, self._operator(account), self)
         except Refused as error:
             raise await self._no_consent(account, wish.resource_id, error) from None
         return self._opened(account, session)
@@ -376,7 +389,8 @@ class ControlChannel:
         live = self._desk.sessions.roster.mine(params.text("session", 64), self._operator(account))
         chord = params.integers("chord", least=1, greatest=255, most=MAX_CHORD)
         params.nothing_else()
-        await self._desk.sessions.hands.send_chord(live, tuple(chord))
+        with self._calls.slow():
+            await self._desk.sessions.hands.send_chord(live, tuple(chord))
         return {}
 
     async def _release_input(self, account: Account, params: Members) -> Mapping[str, Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from broker import audit_log
@@ -29,7 +30,16 @@ class Opened:
 
 
 def open_disk(settings: Settings) -> Opened:
-    """Opens and verifies state and audit. Raises BadState, BadAudit."""
+    """Opens and verifies state and audit, which are this process's alone from then on. Raises BadState, BadAudit, OSError."""
+    fd = audit_log.claim(settings.audit)
+    try:
+        return _opened(settings, fd)
+    except BaseException:  # also KeyboardInterrupt: the claim is nobody's then
+        os.close(fd)
+        raise
+
+
+def _opened(settings: Settings, fd: int) -> Opened:
     state = State.open(settings.state, settings.node)
     loaded = state.load()
     scan = audit_log.Scan(settings.audit, loaded.audit_count, loaded.audit_head)
@@ -43,7 +53,7 @@ def open_disk(settings: Settings) -> Opened:
             over.append(one)
         if record.count > loaded.told:
             untold += of_consents([record])
-    log = AuditLog.open(settings.audit, scan)
+    log = AuditLog.taken(fd, settings.audit, scan)
     return Opened(state, loaded, log, sessions.starts, tuple(over), tuple(untold), len(scan.torn))
 
 

@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import termios
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from broker.allowance import QueueAllowance
 from broker.gate import Gate
@@ -36,12 +36,47 @@ LOOK_AGAIN = 0.002  # seconds until the kernel is asked again whether QEMU has t
 class GraphicsViewer:
     """One session's screen. A `Feed` for its websocket."""
 
+    # no dictionary: of 500 sessions none is in the processor's caches when its key comes (docs/benchmarks.md)
+    __slots__ = (
+        "_allowance",
+        "_closed",
+        "_filter",
+        "_id",
+        "_input",
+        "_keyboard",
+        "_line",
+        "_loop",
+        "_may_own",
+        "_metrics",
+        "_operator_paused",
+        "_owner",
+        "_pressed",
+        "_quiet",
+        "_reading",
+        "_releases",
+        "_requests",
+        "_send",
+        "_sock",
+        "_timer",
+        "_to_guest",
+        "_to_operator",
+        "_waiting",
+        "connection",
+        "gate",
+        "session",
+        "shown",
+    )
+
     def __init__(self, session: Session, gate: Gate, line: Line, keyboard: Keyboard, metrics: Metrics, owner: Owner) -> None:
         self.session = session
         self.gate = gate
+        self._id = session.id
+        self._may_own = session.access is Access.KEYBOARD
         self.connection: OperatorConnection | None = None
+        self._send: Callable[..., None] | None = None  # the connection's, without a detour by it
         self.shown = 0
         self._line = line
+        self._sock = line.sock
         self._keyboard = keyboard
         self._metrics = metrics
         self._to_operator = metrics.to_operator.of(Kind.GRAPHICS)
@@ -58,6 +93,7 @@ class GraphicsViewer:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._reading = False
+        self._quiet = True  # nothing waits for its turn
         self._operator_paused = False
 
     @property
@@ -76,18 +112,20 @@ class GraphicsViewer:
     def attach(self, connection: OperatorConnection) -> None:
         """Shows the screen on this connection: the only one in a graphics session's life."""
         self.connection = connection
+        self._send = connection.send_binary
         self.gate.paused = False
         connection.attach(self)
         self._read(True)
 
     def detach(self) -> None:
-        self.connection = None
+        self.connection = self._send = None
         self.gate.paused = True
         self._read(False)
 
     def close(self, ending: Ending, grace: float) -> None:
         """Cuts the line, and gives the operator `grace` seconds to be told. The gate is shut already. Idempotent."""
-        connection, self.connection = self.connection, None
+        connection = self.connection
+        self.connection = self._send = None
         self.cut()
         if connection is not None:
             connection.end(ending.code, ending.text, grace)
@@ -100,6 +138,7 @@ class GraphicsViewer:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        self._quiet = False  # nothing goes straight down any more
         for queue in (self._input, self._requests, self._releases):
             queue.clear()
         self._line.cut()
@@ -126,12 +165,16 @@ class GraphicsViewer:
         # one by one: together they may be more than the allowance ever has room for
         ups = self._pressed.releases(relative=self._filter.relative)
         self._releases = deque(ClientMessage(up, is_input=False) for up in ups)
+        self._quiet = False
         self.wake()
 
     # -- Feed ----------------------------------------------------------------------------------------------------
 
     def operator_bytes(self, data: bytes) -> None:
-        may_type = self.session.access is Access.KEYBOARD and self._keyboard.owner == self.session.id
+        may_type = self._may_own and self._keyboard.owner == self._id
+        if may_type and self._quiet and self._filter.is_input(data) and self._allowance.fits(len(data)) and self._pass(data):
+            return
+        self._quiet = False
         try:
             step = self._filter.from_operator(data, may_type)
         except RfbError:
@@ -189,6 +232,7 @@ class GraphicsViewer:
             or (bool(self._requests) and self._write(self._requests, notes_keys=False))
             or self._write(self._input, notes_keys=True)
         )
+        self._quiet = not (self._input or self._requests or self._releases or self._closed)
         if full and not self._closed:  # a gate that is closed needs no looking: whoever opens it wakes us
             self._timer = self._loop.call_later(LOOK_AGAIN, self.wake)
         if self._operator_paused and not self._is_full and self.connection is not None:
@@ -201,6 +245,28 @@ class GraphicsViewer:
         # what the rein holds has a bound of its own
         return waiting > MAX_WAITING and (not self.gate.rein.held or len(self._requests) > MAX_WAITING)
 
+    def _pass(self, message: bytes) -> bool:
+        """Writes one key or movement for which there is room. False where it has to wait: nothing of it was written."""
+        try:
+            count = self.gate.send(self._sock, message)
+        except OSError:
+            return True  # the reader finds the end
+        if count == 0:
+            return False
+        if self._wrote(message, count) and (excess := self._pressed.wrote(message)):
+            self._input.append(ClientMessage(excess, is_input=True))
+            self.wake()
+        return True
+
+    def _wrote(self, message: bytes, count: int) -> bool:
+        """Counts what went; False, and the session is over, if it was not the whole."""
+        self._allowance.stale += count
+        self._to_guest.count += count
+        if count < len(message):  # cannot be: 256 bytes always fit an empty buffer, and half a message may not stay
+            self._owner.end(self.session, Ending.PROTOCOL_ERROR)
+            return False
+        return True
+
     def _write(self, queue: deque[ClientMessage], *, notes_keys: bool) -> bool:
         """Writes what goes of these. Whether QEMU has to take some before more may be written."""
         while queue and not self._closed:
@@ -208,15 +274,12 @@ class GraphicsViewer:
             if not self._allowance.fits(len(message)) and len(message) > self._allowance.room(self._queued()):
                 return True
             try:
-                count = self.gate.send(self._line.sock, message, is_input=queue[0].is_input)
+                count = self.gate.send(self._sock, message, is_input=queue[0].is_input)
             except OSError:
                 return False  # the reader finds the end
             if count == 0:
                 return False
-            self._allowance.wrote(count)
-            self._to_guest.count += count
-            if count < len(message):  # cannot be: 256 bytes always fit an empty buffer, and half a message may not stay
-                self._owner.end(self.session, Ending.PROTOCOL_ERROR)
+            if not self._wrote(message, count):
                 return False
             queue.popleft()
             if notes_keys and (excess := self._pressed.wrote(message)):
@@ -242,7 +305,7 @@ class GraphicsViewer:
 
     def _readable(self) -> None:
         try:
-            data = self._line.sock.recv(CHUNK)
+            data = self._sock.recv(CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -253,14 +316,14 @@ class GraphicsViewer:
             self._owner.line_lost([self.session])
             return
         try:
-            step = self._filter.from_guest(data)
+            pieces, dropped = self._filter.from_guest(data)
         except RfbError:
             self._owner.end(self.session, Ending.PROTOCOL_ERROR)
             return
-        if step.dropped:
-            self._count_dropped("rfb-server", step.dropped)
-        if step.pieces and self.connection is not None:
-            self.connection.send_binary(*step.pieces)
-            count = sum(map(len, step.pieces))
+        if dropped:
+            self._count_dropped("rfb-server", dropped)
+        if pieces and self._send is not None:
+            self._send(*pieces)
+            count = sum(map(len, pieces))
             self.shown += count
             self._to_operator.count += count

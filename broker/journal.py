@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -81,8 +80,10 @@ class Journal:
 
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(on_disk)
-        if self._thread is None or self._stopping or self._failure is not None or len(self._waiting) >= MAX_WAITING:
-            done.set_exception(JournalFailed(str(self._failure or "stopped, or the disk does not keep up")))
+        if self._failure is None and len(self._waiting) >= MAX_WAITING:
+            self._fail(JournalFailed("the disk does not keep up"))
+        if self._thread is None or self._stopping or self._failure is not None:
+            done.set_exception(JournalFailed(str(self._failure or "stopped")))
             return done
         job = _Job(change or Change(), entries, done)
         self._waiting[id(job)] = job
@@ -91,8 +92,8 @@ class Journal:
 
     @property
     def crowded(self) -> bool:
-        """Whether so much is untold that operators may add no more to it. What ends is recorded all the same."""
-        return len(self.untold) >= MAX_UNTOLD
+        """Whether so much is untold, or waits, that operators may add no more to it. What ends is recorded all the same."""
+        return len(self.untold) >= MAX_UNTOLD or len(self._waiting) >= MAX_WAITING // 2
 
     def oldest(self) -> float:
         """Seconds that the oldest write has waited: a disk that hangs is seen here."""
@@ -139,7 +140,7 @@ class Journal:
             chains = self._audit.chains
             anchor = Change().meta("audit_count", chains.count).meta("audit_head", chains.head)
             self._state.write([statement for job in jobs for statement in job.change.statements] + anchor.statements)
-        except (OSError, sqlite3.Error, ValueError) as error:
+        except Exception as error:  # the thread's edge: one that died would leave all who wait waiting  # noqa: BLE001
             return error
         return None
 
@@ -163,6 +164,10 @@ class Journal:
             if new:
                 self.on_untold()
         elif self._failure is None:
-            self._failure = failure
-            if self._on_failure is not None:
-                self._on_failure(failure)
+            self._fail(failure)
+
+    def _fail(self, failure: Exception) -> None:
+        """Nothing more is taken from now on. Told in a turn of its own: whoever asks to write may be amid a cut."""
+        self._failure = failure
+        if self._loop is not None and self._on_failure is not None:
+            self._loop.call_soon(self._on_failure, failure)

@@ -6,6 +6,8 @@ from __future__ import annotations
 class Keyboard:
     """`owner` is the id of the session that types, or None."""
 
+    __slots__ = ("owner",)
+
     def __init__(self) -> None:
         self.owner: str | None = None
 

@@ -38,7 +38,7 @@ def offered(request: Request) -> list[str]:
 def bound(address: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError where the address is taken."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return socket.create_server((address, port), family=family, backlog=1024)
+    return socket.create_server((address, port), family=family)
 
 
 def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:

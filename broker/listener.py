@@ -24,6 +24,7 @@ from broker.reception import Reception
 from broker.safelist import Address
 from broker.settings import OperatorListener
 from broker.sign_in_pages import OidcSignIn, SignInPages
+from broker.threshold import Threshold
 from broker.visitor import Visitor
 from broker.websocket import OperatorConnection, serve
 from eva.control import CONSOLE_PATH, CONSOLE_SUBPROTOCOLS, CONTROL_PATH, SUBPROTOCOL, TICKET_PREFIX
@@ -52,6 +53,7 @@ class Listener:
         sign_in = SignInPages(oidc, desk, certificate=settings.client_ca is not None)
         self.reception = Reception(settings, desk, Pages(), sign_in)
         self._tls = server_tls(settings)
+        self.threshold = Threshold(self._tls, desk.metrics, self.reception.is_familiar)
         self._server: Server | None = None
 
     async def start(self) -> None:
@@ -59,10 +61,10 @@ class Listener:
         self._server = await serve(
             self._serve,
             sock=knock.bound(self._settings.address, self._settings.port),
-            tls=self._tls,
+            tls=None,  # the threshold's
             process_request=self._judge,
             select_subprotocol=self._choose,
-            front=lambda connection: Visitor(self.reception, connection),
+            fronts=(self.threshold.front, lambda connection: Visitor(self.reception, connection)),
         )
 
     def reload_certificate(self) -> None:
@@ -73,6 +75,7 @@ class Listener:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+            self.threshold.close()
             self.reception.close()
             await self._server.wait_closed()
 

@@ -16,7 +16,7 @@ from eva.ending import Ending
 from eva.ledger import Reject
 from eva.token import BadToken, Fault, Typ
 
-HANDSHAKES = ("path", "host", "origin", "ticket", "token", "lobby")  # what a handshake is refused for
+HANDSHAKES = ("path", "host", "origin", "ticket", "token", "lobby", "handshakes", "issuer")  # what a handshake is refused for
 log = logging.getLogger(__name__)
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

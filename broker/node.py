@@ -135,6 +135,7 @@ class Node:
         )
         self.consents.cutter = self.sessions
         self.consents.renewed = self.sessions.wake
+        self.consents.begins_paused = self._watching.begin
         try:
             self.consents.restore(disk.loaded, disk.ended)
             safelist = Safelist.from_rows(disk.loaded.workstations, self._boot_id, now)
@@ -198,7 +199,9 @@ class Node:
             lambda: self._testimony.is_held,
         )
         self._testimony = Testimony(self.journal, outbox, self._clock, self._uplink.queue_receipt)
+        self._testimony.hurry = self.consents.behind
         self.consents.delivered = self._testimony.go_on
+        self._watch_desk.provider_has = self._testimony.is_had
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -283,9 +286,9 @@ class Node:
             changed = {
                 channel.account.name
                 for channel in self.desk.channels
-                if channel.account is not None and after.get(channel.account.name) != before.get(channel.account.name)
+                if channel.account is not None and after.has_changed(channel.account.name, before)
             }
-            gone = changed | {name for name in self.sessions.accounts() if after.get(name) != before.get(name)}
+            gone = changed | {name for name in self.sessions.accounts() if after.has_changed(name, before)}
             self.sessions.end_accounts(gone)
             for channel in list(self.desk.channels):
                 if channel.account is not None and channel.account.name in gone:

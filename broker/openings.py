@@ -151,7 +151,8 @@ class Openings:
             live.viewer = GraphicsViewer(session, live.gate, line, keyboard, self._metrics, self._owner)
         else:
             async with self._roster.dialing.setdefault(pin, asyncio.Lock()):
-                await self._attend(live, keyboard)
+                if session.state is State.OPENING:  # it may have ended while others dialled
+                    await self._attend(live, keyboard)
         if live.viewer is not None and session.access is Access.KEYBOARD:
             keyboard.claim_free(session.id)
 

@@ -58,6 +58,10 @@ class Outbox:
         self.telling += event is Event.RECORDED
         return stored
 
+    def holds(self, receipt: StoredReceipt) -> bool:
+        """Whether it is not known to be delivered."""
+        return receipt.number in self._waiting
+
     def oldest(self) -> tuple[str, ...]:
         """The tokens to send again with a lease request."""
         numbers = sorted(self._waiting)[:MAX_RECEIPTS]

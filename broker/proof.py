@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from broker.control_channel import Desk  # which asks us
 
 MAX_AGAIN = 64  # characters
+HASHES_AT_ONCE = 2  # argon2 takes a core and its memory each
+
+
+def hashing_queues() -> Mapping[bool, asyncio.Semaphore]:
+    """By whether a try is familiar: a crowd of strangers keeps no operator waiting at an accustomed place."""
+    return {familiar: asyncio.Semaphore(HASHES_AT_ONCE) for familiar in (False, True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ class Proof:
         attempt = desk.attempts.admit(self._address, name, desk.clock.now())
         if attempt is None:
             raise Refused(Refusal.RATE_LIMITED, f"account {name}")
-        async with desk.hashing:
+        async with desk.hashing[attempt.familiar]:
             try:
                 account = await asyncio.to_thread(desk.accounts.verify, name, password)
             except CannotVerify as error:
@@ -100,6 +107,7 @@ class Proof:
     def _by_browser(self) -> Proven | None:
         """By what a browser brings by itself."""
         if (account := self._by_certificate()) is not None:
+            self._desk.attempts.remember(self._address, account.name, self._desk.clock.now())
             return Proven(account, Way.CERTIFICATE)
         return self._by_pass()
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import http
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from broker import knock
-from broker.attempts import Lobby, Seat
 from broker.control_channel import Desk
+from broker.lobby import UNSIGNED, Lobby, Seat
 from broker.pages import Pages, PlainRequest, Reply
 from broker.safelist import Address, BadAddress, parse_address
 from broker.settings import OperatorListener
@@ -33,7 +33,8 @@ class Arrival:
     """A connection without an operator yet. `seat`: its place in the lobby; `session`: whose ticket it redeemed."""
 
     address: Address
-    seat: Seat | None
+    abort: Callable[[], None]
+    seat: Seat | None = None
     session: str | None = None
 
     def leave(self) -> None:
@@ -50,7 +51,7 @@ class Reception:
         self._desk = desk
         self._pages = pages
         self._sign_in = sign_in
-        self.lobby = Lobby()
+        self.lobby = Lobby(UNSIGNED, desk.metrics.refused.labels("lobby").inc)
         self._visitors: dict[Visitor, Arrival] = {}
         self._idle: dict[Visitor, None] = {}  # the one that has been so for longest first
         # what is known of a websocket until its handler takes it over
@@ -68,7 +69,7 @@ class Reception:
         if self.unfinished(address) >= MAX_UNFINISHED:
             self._desk.metrics.refused.labels("lobby").inc()
             return False
-        arrival = self._visitors[visitor] = Arrival(address, None)
+        arrival = self._visitors[visitor] = Arrival(address, visitor.transport.abort)
         # consoles come many at once, from where their operator is signed in already: those take no seat until they ask for one
         return self._desk.is_signed_in_from(address) or self.seat(arrival)
 
@@ -122,13 +123,14 @@ class Reception:
 
     # -- for all -------------------------------------------------------------------------------------------------
 
+    def is_familiar(self, address: Address) -> bool:
+        """Whether somebody has signed in from this address of late, or is now."""
+        return self._desk.attempts.is_familiar(address, self._desk.clock.now())
+
     def seat(self, arrival: Arrival) -> bool:
         """Sees to it that it has a seat. False if there is none."""
         if arrival.seat is None:
-            familiar = self._desk.attempts.is_familiar(arrival.address, self._desk.clock.now())
-            arrival.seat = self.lobby.enter(arrival.address, familiar=familiar)
-        if arrival.seat is None:
-            self._desk.metrics.refused.labels("lobby").inc()
+            arrival.seat = self.lobby.enter(arrival.address, arrival.abort, familiar=self.is_familiar(arrival.address))
         return arrival.seat is not None
 
     def fault(self, hosts: Sequence[str], origins: Sequence[str]) -> str | None:

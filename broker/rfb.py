@@ -3,8 +3,10 @@
 Invariants 4, 6 and 9 of the design; RFC 6143. What it decides and why: docs/decisions/, "RFB filter".
 """
 
+from typing import Final
+
 from broker.rfb_client import ClientMessage, ClientSide, ClientStep
-from broker.rfb_protocol import Agreement, Dropped, RfbError, Side, Stage, TurnError
+from broker.rfb_protocol import Agreement, Dropped, RfbError, Stage
 from broker.rfb_server import ServerSide, ServerStep
 
 __all__ = ["ClientMessage", "ClientStep", "Dropped", "RfbError", "RfbFilter", "ServerStep"]
@@ -13,15 +15,27 @@ MAX_TITLE = 200
 
 
 class RfbFilter:
-    """One viewer: both directions of one connection to QEMU. After an RfbError every call raises RfbError."""
+    """One viewer: both directions of one connection to QEMU. After an RfbError every call raises RfbError.
+
+    `from_operator(data, keyboard)` takes the client's bytes and gives whole messages for QEMU, each of at most 256 bytes.
+    Without `keyboard`, key and pointer messages that end in `data` are dropped and counted. `is_input(data)`: whether these
+    are one key or one movement, whole and by itself, which `from_operator` would give as they are to whoever has a keyboard.
+    `from_guest(data)` takes QEMU's bytes and gives the pieces for the client, slices of `data` wherever possible.
+    """
+
+    __slots__ = ("_agreement", "_server", "from_guest", "from_operator", "is_input")
 
     def __init__(self, title: str) -> None:
         """`title` is shown by the client in place of the guest's name: printable ASCII, at most 200; else ValueError."""
         if not (title.isascii() and title.isprintable() and len(title) <= MAX_TITLE):
             raise ValueError(title)
         self._agreement = Agreement()
-        self._client = ClientSide(self._agreement)
+        client = ClientSide(self._agreement)
         self._server = ServerSide(self._agreement, title)
+        # theirs, without a detour by this object: each key and each piece of a screen goes this way
+        self.is_input: Final = client.is_input
+        self.from_operator: Final = client.feed
+        self.from_guest: Final = self._server.feed
 
     @property
     def running(self) -> bool:
@@ -42,26 +56,3 @@ class RfbFilter:
     def at_rest(self) -> bool:
         """Whether the guest's last byte was the last of its message."""
         return self._server.at_rest
-
-    def from_operator(self, data: bytes | memoryview, keyboard: bool) -> ClientStep:
-        """Take the client's bytes; give whole messages for QEMU, each of at most 256 bytes. Raise RfbError.
-
-        Without `keyboard`, key and pointer messages that end in `data` are dropped and counted.
-        """
-        if self._agreement.stage is Stage.BROKEN:
-            raise TurnError(Side.OPERATOR, "broken", len(data))
-        try:
-            return self._client.feed(data, keyboard)
-        except RfbError:
-            self._agreement.stage = Stage.BROKEN
-            raise
-
-    def from_guest(self, data: bytes | memoryview) -> ServerStep:
-        """Take QEMU's bytes; give the pieces for the client, slices of `data` wherever possible. Raise RfbError."""
-        if self._agreement.stage is Stage.BROKEN:
-            raise TurnError(Side.GUEST, "broken", len(data))
-        try:
-            return self._server.feed(data)
-        except RfbError:
-            self._agreement.stage = Stage.BROKEN
-            raise

@@ -25,8 +25,10 @@ from broker.rfb_protocol import (
     LimitError,
     MalformedError,
     PixelFormat,
+    RfbError,
     Side,
     Stage,
+    TurnError,
     UnknownError,
 )
 
@@ -55,7 +57,7 @@ _HEADERS = {
     XVP: 4,
     SET_DESKTOP_SIZE: 8,
 }
-_INPUTS = {KEY_EVENT: 8, POINTER_EVENT: 6}
+_INPUTS = {KEY_EVENT: 8, POINTER_EVENT: 6, QEMU: 12}
 _DROPPED = {
     CUT_TEXT: Dropped.CUT_TEXT,
     CONTINUOUS_UPDATES: Dropped.CONTINUOUS_UPDATES,
@@ -65,6 +67,7 @@ _DROPPED = {
     QEMU: Dropped.AUDIO,
 }
 
+_RUNNING = Stage.RUNNING  # an enum's member is looked up through its metaclass
 _U16 = Struct(">H")
 _S32 = Struct(">i")
 _ENCODINGS_HEAD = Struct(">BxH")
@@ -143,17 +146,38 @@ def _body(header: bytes) -> int:
 class ClientSide:
     """The operator's half of one viewer. Keeps at most one message header of 1,028 bytes."""
 
+    __slots__ = ("_agreement", "_partial", "_skip")
+
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
         self._partial = b""
         self._skip = 0
 
+    def is_input(self, data: bytes | memoryview) -> bool:
+        """Whether these are one key or one movement of the pointer, whole and by itself, as clients write them.
+
+        It changes nothing here: who has the keyboard may write it as it is. No more than this is done for each key typed.
+        """
+        return (
+            len(data) > 5
+            and _INPUTS.get(data[0]) == len(data)
+            and (data[0] != QEMU or data[1] == QEMU_KEY)
+            and self._agreement.stage is _RUNNING
+            and not self._partial
+            and not self._skip
+        )
+
     def feed(self, data: bytes | memoryview, keyboard: bool) -> ClientStep:
         """Take bytes as they come; with `keyboard`, key and pointer messages completed by them go on. Raise RfbError."""
-        lone = data and not self._partial and not self._skip and len(data) == _INPUTS.get(data[0])
-        if lone and self._agreement.stage is Stage.RUNNING:
-            # a key or a movement by itself, as clients write them: no more than this is done for each one typed
-            return self._lone(bytes(data), keyboard)
+        try:
+            return self._step(data, keyboard)
+        except RfbError:
+            self._agreement.stage = Stage.BROKEN
+            raise
+
+    def _step(self, data: bytes | memoryview, keyboard: bool) -> ClientStep:
+        if self._agreement.stage is Stage.BROKEN:
+            raise TurnError(Side.OPERATOR, "broken", len(data))
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         have = self._partial + bytes(data[skipped:])
@@ -177,12 +201,6 @@ class ClientSide:
                 at += body
         self._partial = have[at:]
         return ClientStep(tuple(messages), dropped or NOTHING_DROPPED)
-
-    @staticmethod
-    def _lone(message: bytes, keyboard: bool) -> ClientStep:
-        if not keyboard:
-            return ClientStep((), {dropped_input(message): 1})
-        return ClientStep((ClientMessage(message, True),), NOTHING_DROPPED)
 
     def _length(self, start: bytes, waiting: int) -> int:
         if self._agreement.stage is Stage.RUNNING:

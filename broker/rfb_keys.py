@@ -48,6 +48,8 @@ class PressedKeys:
     does nothing in the guest. The list is bounded: the key held longest is to be let go after the 65th.
     """
 
+    __slots__ = ("_buttons", "_keys", "_place")
+
     def __init__(self) -> None:
         self._keys: dict[tuple[int, int], bytes] = {}  # what pressed it
         self._buttons = 0

@@ -20,6 +20,7 @@ from broker.rfb_protocol import (
     Dropped,
     LimitError,
     PixelFormat,
+    RfbError,
     Side,
     Stage,
     TurnError,
@@ -36,6 +37,7 @@ QEMU = 255
 QEMU_AUDIO = 1
 QEMU_AUDIO_DATA = 2
 
+_RUNNING = Stage.RUNNING  # an enum's member is looked up through its metaclass
 _U16 = Struct(">H")
 _PAIR = Struct(">HH")
 _U32 = Struct(">I")
@@ -54,6 +56,8 @@ class ServerStep(NamedTuple):
 
 class ServerSide:
     """The guest's half of one viewer. Keeps at most one header of 256 bytes."""
+
+    __slots__ = ("_agreement", "_dropped", "_messages", "_title", "_turns", "_walk")
 
     def __init__(self, agreement: Agreement, title: str) -> None:
         self._agreement = agreement
@@ -81,14 +85,24 @@ class ServerSide:
 
     def feed(self, data: Bytes) -> ServerStep:
         """Take bytes as they come. Raise RfbError."""
-        if data and self._agreement.stage is not Stage.RUNNING and self._walk.awaits(self._out_of_turn):
-            turn = self._agreement.turn(Side.GUEST, len(data))
-            self._walk.expect(turn.length, self._turns[self._agreement.stage])
-        pieces = self._walk.feed(data)
+        try:
+            if self._agreement.stage is not _RUNNING:
+                self._take_turn(len(data))
+            pieces = self._walk.feed(data)
+        except RfbError:
+            self._agreement.stage = Stage.BROKEN
+            raise
         if not self._dropped:
             return ServerStep(pieces, NOTHING_DROPPED)
         dropped, self._dropped = self._dropped, Counter()
         return ServerStep(pieces, dropped)
+
+    def _take_turn(self, size: int) -> None:
+        if self._agreement.stage is Stage.BROKEN:
+            raise TurnError(Side.GUEST, "broken", size)
+        if size and self._walk.awaits(self._out_of_turn):
+            turn = self._agreement.turn(Side.GUEST, size)
+            self._walk.expect(turn.length, self._turns[self._agreement.stage])
 
     # The handshake
 

@@ -39,6 +39,8 @@ class Update:
     The pixel format is taken when a message starts: the client, too, finishes the update at hand as it began it.
     """
 
+    __slots__ = ("_agreement", "_done", "_format", "_height", "_png", "_rects", "_walk", "_width")
+
     def __init__(self, agreement: Agreement, walk: Walk, done: Callable[[], None]) -> None:
         self._agreement = agreement
         self._walk = walk

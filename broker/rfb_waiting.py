@@ -17,6 +17,8 @@ MAX_WAITING = 64  # messages
 class WaitingInput:
     """`queue` is for its writer to take from, first to last."""
 
+    __slots__ = ("_owed", "queue")
+
     def __init__(self) -> None:
         self.queue: deque[ClientMessage] = deque()
         self._owed: PressedKeys | None = None  # what will be down, while more comes than may wait

@@ -47,24 +47,23 @@ class Walk:
             # The hot path: a piece wholly inside pixels goes on as it came
             self._body -= len(data)
             return (data,)
-        return tuple([piece for piece in self._pieces(memoryview(data)) if piece])
-
-    def _pieces(self, view: memoryview) -> list[Bytes]:
+        view = memoryview(data)
+        size = len(view)
         pieces: list[Bytes] = []
         at = kept = 0  # bytes walked, and bytes of them that are in `pieces` or dropped
-        while at < len(view):
+        while at < size:
             if self._body:
-                start, at = at, min(at + self._body, len(view))
+                start, at = at, min(at + self._body, size)
                 self._body -= at - start
                 if not self._passing:
                     pieces.append(view[kept:start])
                     kept = at
                 continue
             missing = self._need - len(self._head)
-            if self._head or missing > len(view) - at:
+            if self._head or missing > size - at:
                 pieces.append(view[kept:at])
                 self._head += view[at : at + missing]
-                at = kept = min(at + missing, len(view))
+                at = kept = min(at + missing, size)
                 if len(self._head) == self._need:
                     pieces.append(self._read_head())
                 continue
@@ -76,8 +75,10 @@ class Walk:
                 pieces += view[kept:at], answer
                 kept = at + missing
             at += missing
-        pieces.append(view[kept:at])
-        return pieces
+        if not kept:  # nothing was taken out
+            return (data,) if size else ()
+        pieces.append(view[kept:])
+        return tuple([piece for piece in pieces if piece])
 
     def _read_head(self) -> Bytes:
         answer = self._read(bytes(self._head))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 CAPACITY = 256 * 1024  # bytes
+FIRST = 4 * 1024  # bytes of room before there is output: most sessions never need all of it
+GROWTH = 8  # times as much, each time it is full
 
 
 class Scrollback:
@@ -10,7 +12,7 @@ class Scrollback:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._ring = bytearray(capacity)
+        self._ring = bytearray(min(FIRST, capacity))  # a ring from CAPACITY on
         self.end = 0  # offset after the last byte
 
     @property
@@ -22,11 +24,23 @@ class Scrollback:
         if len(data) > self._capacity:
             self.end += len(data) - self._capacity
             data = data[-self._capacity :]
+        if len(self._ring) < min(self.end + len(data), self._capacity):
+            self._grow(self.end + len(data))
         place = self.end % self._capacity
         first = min(len(data), self._capacity - place)
         self._ring[place : place + first] = data[:first]
         self._ring[: len(data) - first] = data[first:]
         self.end += len(data)
+
+    def _grow(self, wanted: int) -> None:
+        """Makes room, and leaves nothing of what is held where it was: `wipe` would not find it."""
+        size = len(self._ring)
+        while size < min(wanted, self._capacity):
+            size = min(size * GROWTH, self._capacity)
+        ring, held = bytearray(size), self.end
+        ring[:held] = memoryview(self._ring)[:held]
+        self.wipe()
+        self._ring = ring
 
     def read(self, offset: int, most: int) -> bytes:
         """Up to `most` bytes from `offset` on. Raises ValueError where they are no longer, or not yet, held."""
@@ -45,5 +59,5 @@ class Scrollback:
 
     def wipe(self) -> None:
         """Overwrites what is held. Offsets go on."""
-        held = min(self.end, self._capacity)  # the rest was never written, and the kernel has not given it yet
+        held = min(self.end, len(self._ring))
         memoryview(self._ring)[:held] = bytes(held)

@@ -89,8 +89,9 @@ class SerialViewer:
             if timer is not None:
                 timer.cancel()
         self._console.remove(self)
-        if connection is not None:
+        if connection is not None and connection.departure is None:
             connection.send_notice(encode_mark(Mark.ENDED, reason=ending.word, text=ending.text))
+        if connection is not None:
             connection.end(ending.code, ending.text, grace)
 
     def release_keys(self) -> None:

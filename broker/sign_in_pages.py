@@ -30,6 +30,7 @@ from broker.sign_in import (
     cookies,
     set_cookie,
 )
+from eva.control import Refusal
 from eva.instant import NS
 from oidc.answer import Answer
 from oidc.failure import Declined, NotBelieved, SignInFailed
@@ -65,6 +66,7 @@ class OidcSignIn:
             begun = await self._party.begin()
         except SignInFailed as error:
             log.warning("no sign-in at %s: %s", self.settings.registration.client.issuer, error)
+            self._count(Failed.UNREACHABLE)
             return _failed(Failed.UNREACHABLE)
         sealed = self._begun.seal(begun.pending, self._desk.clock.now())
         return _see(begun.url, set_cookie(BEGUN_COOKIE, sealed, BEGUN_SECONDS, strict=False))
@@ -97,7 +99,19 @@ class OidcSignIn:
 
     def _refuse(self, address: Address, why: Failed, detail: str, *, forget: bool = True) -> Reply:
         log.info("refused a sign-in over %s from %s: %s", self.settings.name, address, detail)
+        self._count(why)
         return _failed(why, *([_away(BEGUN_COOKIE)] if forget else []))
+
+    def _count(self, why: Failed) -> None:
+        """By the words that the other ways of signing in are refused with; `issuer`: it gave no answer, or none as it should."""
+        match why:
+            case Failed.UNREACHABLE:
+                word = "issuer"
+            case Failed.RATE_LIMITED:
+                word = Refusal.RATE_LIMITED
+            case _:
+                word = Refusal.WRONG_CREDENTIALS
+        self._desk.metrics.refused.labels(word).inc()
 
 
 class SignInPages:

@@ -110,7 +110,9 @@ class Change:
         return self._add("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, str(value))
 
     def consent(self, accepted: Accepted, token: str, boot_id: str) -> Change:
+        """With the generation that it means: a domain's may be known to this run alone."""
         pin, term, consent = accepted.pin, accepted.term, accepted.consent
+        self.generation(pin.host, pin.uuid, pin.generation)
         return self._add(
             "INSERT OR IGNORE INTO consent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(consent.jti, token, consent.kid, pin.host, pin.uuid, pin.generation, term.wall, term.boot, boot_id),
@@ -153,7 +155,10 @@ class Change:
         return self
 
     def generation(self, host: str, uuid: str, generation: int) -> Change:
-        return self._add("INSERT OR REPLACE INTO generation VALUES (?, ?, ?)", host, uuid, generation)
+        return self._add(
+            "INSERT INTO generation VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET generation = max(generation, excluded.generation)",
+            *(host, uuid, generation),
+        )
 
     def pause(self, cid: str, *, paused: bool) -> Change:
         sql = "INSERT INTO rein VALUES (?, ?, 0) ON CONFLICT (cid) DO UPDATE SET paused = excluded.paused"

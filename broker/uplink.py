@@ -208,8 +208,8 @@ class Uplink:
         async with httpx.AsyncClient(verify=self._https_tls, timeout=HTTPS_SECONDS, trust_env=False) as https:
             while True:
                 began = loop.time()
+                self._hurry.clear()  # before the ask: what hurries while it is under way came too late for it
                 await self._ask(https)
-                self._hurry.clear()
                 try:
                     async with asyncio.timeout_at(began + self._every):
                         await self._hurry.wait()

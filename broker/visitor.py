@@ -59,7 +59,6 @@ class Visitor(asyncio.Protocol):
         self._porter = porter
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._accepted = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._opening = bytearray()  # until it is known which it is
         self._http: h11.Connection | None = None
@@ -78,7 +77,7 @@ class Visitor(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # it has a stream's methods; uvloop's is of no such class
         self.transport.set_write_buffer_limits(high=2 * CHUNK, low=CHUNK)
-        self._deadline(self._accepted + OPEN_TIMEOUT - self._loop.time())
+        self._deadline(self._connection.accepted + OPEN_TIMEOUT - self._loop.time())
         if not self._porter.enter(self):
             self._closing = True
             self.transport.abort()

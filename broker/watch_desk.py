@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +34,7 @@ from eva.ledger import Accepted, Pin
 from eva.members import Json
 from eva.watch import Watch
 
+HEARD_WITHIN = 1.0  # seconds that the answer to a pause waits for the provider to have it
 MOST_TAKEN = 10_000  # watch tokens remembered, each for a minute or so
 OPERATORS_TOLD = 32  # in one notice
 
@@ -56,6 +57,8 @@ class Watcher(Protocol):
 
     @property
     def has_console(self) -> bool: ...
+    @property
+    def is_here(self) -> bool: ...
     def tell_state(self) -> None: ...
     def beat(self, now: Instant) -> None: ...
     def tell_typed(self, session: Session, parts: list[Json]) -> None: ...
@@ -86,6 +89,7 @@ class WatchDesk:
         self.randomness = randomness
         self.tickets = Tickets()
         self.watchers: dict[str, Watcher] = {}
+        self.provider_has: Callable[[float], Awaitable[bool]] = _nobody_knows  # what is on disk now: broker.testimony
         self._journal = journal
         self._consents = consents
         self._inventory = inventory
@@ -124,6 +128,8 @@ class WatchDesk:
         current = self._consents.of(watch.cid)
         if current is None or not _is_of(current, watch.giver, watcher.accepted.pin):
             raise Refused(Refusal.NO_CONSENT, "it ended meanwhile")
+        if not watcher.is_here:
+            raise Refused(Refusal.NO_SESSION, "the connection went meanwhile")  # nobody sees what would pass now
         watcher.accepted = current
         held = rein.held
         try:
@@ -162,32 +168,46 @@ class WatchDesk:
 
     # -- the giver's word ----------------------------------------------------------------------------------------
 
-    async def pause(self, watcher: Watcher) -> None:
-        """Holds all operators' input, also over a restart. Raises Refused where the disk did not take it; it holds even so."""
+    async def pause(self, watcher: Watcher) -> bool:
+        """Holds all operators' input, also over a restart. Raises Refused where the disk did not take it; it holds even so.
+
+        Gives whether the provider has it by now, so that it goes along if the consent moves. A while is waited for that.
+        """
         rein = self.rein(watcher)
-        if rein.paused and not rein.resuming:
-            return
+        if not rein.paused or rein.resuming:
+            await self._written(self._hold(rein, watcher))
+        return await self.provider_has(HEARD_WITHIN)
+
+    def _hold(self, rein: Rein, watcher: Watcher) -> Awaitable[None]:
         rein.paused, rein.resuming, rein.word = True, False, rein.word + 1
         self.sessions.heed(rein)
         self.changed(watcher.accepted.pin)
         change = Change().pause(rein.cid, paused=True)
-        await self._write(change, self._entry(watcher, audit.Event.INPUT_PAUSED, _by(watcher)))
+        return self._journal.post(change, self._entry(watcher, audit.Event.INPUT_PAUSED, _by(watcher)))
 
     async def resume(self, watcher: Watcher) -> None:
-        """Lets input pass again, once that is on disk. Raises Refused."""
+        """Lets input pass again, once that is on disk, also if the giver has gone by then. Raises Refused."""
         rein = self.rein(watcher)
         if not rein.paused:
             return
         if self._journal.crowded or not rein.may_step(self.clock.now()):
             raise Refused(Refusal.RATE_LIMITED, "pause and resume")
-        rein.resuming, rein.word = True, rein.word + 1
-        word = rein.word
+        rein.resuming, word = True, rein.word
+
+        def on_disk() -> None:
+            if rein.word == word:  # nobody paused meanwhile
+                rein.paused, rein.resuming = False, False
+                self.sessions.heed(rein)
+                self.changed(watcher.accepted.pin)
+
         change = Change().pause(rein.cid, paused=False)
-        await self._write(change, self._entry(watcher, audit.Event.INPUT_RESUMED, _by(watcher)))
-        if rein.word == word:  # it is still the last
-            rein.paused, rein.resuming = False, False
-            self.sessions.heed(rein)
-            self.changed(watcher.accepted.pin)
+        entry = self._entry(watcher, audit.Event.INPUT_RESUMED, _by(watcher))
+        try:
+            await self._written(self._journal.post(change, entry, then=on_disk))
+        except Refused:
+            if rein.word == word and rein.resuming:
+                self._hold(rein, watcher)  # what was refused is not to come true when the disk takes it after all
+            raise
 
     async def stop(self, watcher: Watcher) -> Mapping[str, Json]:
         """Ends the consent here for good: a cut, a tombstone, and the provider hears of it. Raises Refused."""
@@ -328,11 +348,20 @@ class WatchDesk:
 
     async def _write(self, change: Change | None = None, *entries: Entry) -> None:
         """Raises Refused."""
+        await self._written(self._journal.post(change, *entries))
+
+    @staticmethod
+    async def _written(written: Awaitable[None]) -> None:
+        """Raises Refused. Cancelled, the writing still happens."""
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                await self._journal.write(change, *entries)
+                await asyncio.shield(written)
         except (JournalFailed, TimeoutError) as error:
             raise Refused(Refusal.AUDIT_FAILED, str(error)) from error
+
+
+async def _nobody_knows(_: float) -> bool:
+    return False
 
 
 def _is_of(accepted: Accepted, giver: str, pin: Pin) -> bool:

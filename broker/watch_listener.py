@@ -17,10 +17,11 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from broker import knock
-from broker.attempts import Lobby, Seat
 from broker.certificates import load_pair
+from broker.lobby import UNSIGNED, Lobby, Seat
 from broker.safelist import Address, BadAddress, parse_address
 from broker.settings import WatchListener as Settings
+from broker.threshold import Threshold
 from broker.watch_channel import WatchChannel
 from broker.watch_desk import Admission, WatchDesk
 from broker.websocket import OperatorConnection, serve
@@ -50,8 +51,9 @@ class WatchListener:
         """Raises OSError, ssl.SSLError."""
         self._settings = settings
         self._desk = desk
-        self._lobby = Lobby()
+        self._lobby = Lobby(UNSIGNED, desk.metrics.refused.labels("lobby").inc)
         self._tls = self._context()
+        self._threshold = Threshold(self._tls, desk.metrics, lambda _: False)
         self._server: Server | None = None
         self._arrivals: dict[OperatorConnection, Arrival] = {}
 
@@ -60,10 +62,11 @@ class WatchListener:
         self._server = await serve(
             self._serve,
             sock=knock.bound(self._settings.address, self._settings.port),
-            tls=self._tls,
+            tls=None,  # the threshold's
             process_request=self._judge,
             select_subprotocol=self._choose,
             arrived=self._arrive,
+            fronts=(self._threshold.front,),
         )
 
     def reload_certificate(self) -> None:
@@ -74,6 +77,7 @@ class WatchListener:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+            self._threshold.close()
             await self._server.wait_closed()
 
     def _context(self) -> ssl.SSLContext:
@@ -89,9 +93,8 @@ class WatchListener:
         except BadAddress as error:
             log.info("refused a connection: %s", error)
             return False
-        seat = self._lobby.enter(address)
+        seat = self._lobby.enter(address, connection.transport.abort)
         if seat is None:
-            self._desk.metrics.refused.labels("lobby").inc()
             return False
         self._arrivals[connection] = Arrival(address, seat)
         connection.ping_seconds = PING_SECONDS
@@ -123,6 +126,7 @@ class WatchListener:
         offered = knock.offered(request)
         if request.path == WATCH_PATH:
             arrival.admission = self._admit(offered)
+            connection.vouched = arrival.admission is not None
             return None if arrival.admission is not None else "token"
         arrival.session = self._redeem(offered, arrival.address)
         if arrival.session is None:

@@ -48,7 +48,7 @@ class Rein:
     begun: bool = False
     watches: set[str] = field(default_factory=set)
     left_at: int | None = None  # boot clock (ns)
-    word: int = 0  # how often pause or resume was said: only the last one counts
+    word: int = 0  # how often pause was said: a resume that was on its way to the disk then counts no more
     resuming: bool = False  # the last word is resume, and on its way to the disk
     steps: deque[int] = field(default_factory=deque)  # boot clock (ns) of the latest
 
@@ -101,6 +101,18 @@ class Watching:
             stored = self._stored.pop(consent.cid, StoredRein(consent.cid, paused=consent.paused, begun=False))
             found = self._reins[consent.cid] = Rein(consent.cid, consent.watched, stored.paused, stored.begun)
         return found
+
+    def begin(self, consent: Consent) -> bool:
+        """A consent that replaces none here: whether it begins paused.
+
+        What was said of it where it was meanwhile came with it. What was said here before that may be the older word, or one
+        that nobody else has heard: in doubt it is held.
+        """
+        cid = consent.cid
+        before = self._reins.pop(cid, None) or self._stored.pop(cid, None)
+        paused = consent.paused or (before is not None and before.paused)
+        self._stored[cid] = StoredRein(cid, paused, begun=False)
+        return paused
 
     def attended(self, consent: Consent) -> bool:
         """Whether operators may open anything, for all that its giver said about watching."""

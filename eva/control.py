@@ -11,7 +11,7 @@ Errors:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -213,8 +213,7 @@ def _node_name(text: str) -> str:
     return text
 
 
-def _dump(message: Mapping[str, Json]) -> str:
-    return json.dumps(message, separators=(",", ":"))
+_dump: Callable[[Mapping[str, Json]], str] = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def rpc_members(text: str) -> Members:

@@ -39,7 +39,13 @@ class Child:
         self.pid = self._process.pid
         self._loop = asyncio.get_running_loop()
         self._reaped = asyncio.Event()
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self.sock.close()
+            self._process.kill()
+            self._process.wait()
+            raise
         self._loop.add_reader(self._pidfd, self._reap)
 
     def _reap(self) -> None:

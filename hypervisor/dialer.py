@@ -6,6 +6,8 @@ Errors: BadHost (from Host.parse), DialError.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 from collections.abc import Sequence
 
@@ -59,6 +61,7 @@ class _ForkServer:
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self._inbox = Inbox(self.child.sock, Ready, Forked)
         self._forks: dict[int, tuple[Leash, asyncio.Future[None]]] = {}
+        self._places: list[int] = []  # descriptors that keep a place for the pidfd of each fork that is asked for
         self._number = 0
         self.down = False
         self._loop.add_reader(self.child.sock, self._read)
@@ -70,9 +73,12 @@ class _ForkServer:
         """
         self._number += 1
         try:
+            # a pidfd that found no place would be lost, and the stream with it: all workers would have to go
+            self._places.append(os.eventfd(0))
             # a fork server that stands still fills this socket, and then is not asked any more: that bounds _forks
             send(self.child.sock, Fork(self._number), [end.fileno() for end in ends])
         except OSError as error:
+            self._keep_places(len(self._forks))
             raise DialError(DialFailure.WORKER_DIED, f"fork server: {error}") from error
         for end in ends:
             end.close()
@@ -80,11 +86,20 @@ class _ForkServer:
         self._forks[self._number] = leash, future
         return future
 
+    def _keep_places(self, count: int) -> None:
+        while len(self._places) > count:
+            os.close(self._places.pop())
+        with contextlib.suppress(OSError):
+            while len(self._places) < count:
+                self._places.append(os.eventfd(0))
+
     def _read(self) -> None:
+        # the next pidfd's place is free now: one read takes in one message's descriptors at most (unix(7))
+        self._keep_places(max(0, len(self._places) - 1))
         try:
             messages = self._inbox.read()
         except BlockingIOError:
-            return
+            messages = []
         except (BadMessage, OSError) as error:
             self.stop(str(error))
             return
@@ -97,6 +112,7 @@ class _ForkServer:
                     self.ready.set_result(None)
             else:
                 self._forked(message, fds)
+        self._keep_places(len(self._forks))
 
     def _forked(self, message: Forked, fds: list[int]) -> None:
         leash, future = self._forks.pop(message.number)
@@ -116,6 +132,7 @@ class _ForkServer:
         self.down = True
         self._loop.remove_reader(self.child.sock)
         self._inbox.close()
+        self._keep_places(0)
         self.child.kill()
         for future in (self.ready, *(future for _, future in self._forks.values())):
             if not future.done():
@@ -162,7 +179,10 @@ class Dialer:
                 raise DialError(DialFailure.WORKER_DIED, "it gave no console")
             console.setblocking(False)
             return Line(kind, console, None)
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise DialError(DialFailure.WORKER_DIED, str(error)) from error
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, GUEST_BUFFER)
         try:
@@ -195,7 +215,10 @@ class Dialer:
 
     async def _ask(self, request: Open | Keys, end: socket.socket | None, seconds: float) -> Leash:
         """A worker that has done what was asked and holds `end`. Raises DialError; on every failure it is released."""
-        leash = Leash(request)
+        try:
+            leash = Leash(request)
+        except OSError as error:
+            raise DialError(DialFailure.WORKER_DIED, str(error)) from error
         try:
             async with asyncio.timeout(seconds), self._slots:
                 server = await self._ready_server()

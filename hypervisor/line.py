@@ -28,7 +28,7 @@ class Leash:
     """
 
     def __init__(self, request: Open | Keys) -> None:
-        """Makes the control stream and puts the request into it. `theirs` is the end for the worker."""
+        """Makes the control stream and puts the request into it. `theirs` is the end for the worker. Raises OSError."""
         self._loop = asyncio.get_running_loop()
         self._control, self.theirs = socket.socketpair()
         self._control.setblocking(False)

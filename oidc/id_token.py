@@ -9,11 +9,12 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256, sha512
 from typing import Final
 
 import jwt
 
-from eva.token import unb64
+from eva.token import b64, unb64
 from oidc.failure import NotBelieved
 from oidc.jwt_json import read_object
 from oidc.key_set import Algorithm, PublicKey
@@ -86,6 +87,16 @@ def verify(token: Unverified, key: PublicKey, issuer: str, client_id: str, nonce
     if not isinstance(subject, str) or not 0 < len(subject) <= 255:
         raise NotBelieved("the ID token names nobody")
     return claims
+
+
+def check_access_token(claims: Mapping[str, object], algorithm: Algorithm, access_token: str) -> None:
+    """Whether it came with this access token, if the ID token says with which (3.1.3.8). Raises NotBelieved."""
+    if "at_hash" not in claims:
+        return
+    # the hash of the signature's algorithm (3.1.3.6); Ed25519's is SHA-512 (RFC 8032 5.1)
+    digest = (sha512 if algorithm is Algorithm.EDDSA else sha256)(access_token.encode()).digest()
+    if claims["at_hash"] != b64(digest[: len(digest) // 2]):
+        raise NotBelieved("the ID token came with another access token")
 
 
 def _check_times(claims: Mapping[str, object], now: int) -> None:

@@ -16,6 +16,11 @@ MAX_KEYS: Final = 64
 LEAST_RSA_BITS: Final = 2048
 MOST_RSA_BITS: Final = 8192  # what one verification may cost
 
+# All that PyJWT is given of an entry. From a private RSA key it would work out the primes, for as long as the sender likes; of
+# an `alg` that it does not know it raises what is no error of its own.
+_PUBLIC: Final = ("kty", "crv", "n", "e", "x", "y")
+_PRIVATE: Final = frozenset({"d", "k"})  # RFC 7518 6.2.2, 6.3.2, 6.4.1: who shows it has lost it
+
 
 class Algorithm(StrEnum):
     """How an issuer may sign (RFC 7518 3.1, RFC 8037 3.1); no other is taken."""
@@ -61,10 +66,11 @@ def _usable(entry: dict[str, object]) -> tuple[tuple[str, Algorithm], PublicKey]
         or entry.get("use", "sig") != "sig"
         or not isinstance(operations, list)
         or "verify" not in operations
+        or not _PRIVATE.isdisjoint(entry)
     ):
         return None
     try:
-        key = jwt.PyJWK(dict(entry)).key
+        key = jwt.PyJWK({name: entry[name] for name in _PUBLIC if name in entry}).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
     match key:
@@ -74,7 +80,7 @@ def _usable(entry: dict[str, object]) -> tuple[tuple[str, Algorithm], PublicKey]
             algorithm = Algorithm.ES256
         case Ed25519PublicKey():
             algorithm = Algorithm.EDDSA
-        case _:  # a private or symmetric key among them, or one that is too weak
+        case _:  # of another curve, or one that is too weak or too long
             return None
     if entry.get("alg", str(algorithm)) != str(algorithm):
         return None

@@ -134,10 +134,12 @@ class RelyingParty:
         token = id_token.parse(_text(granted, "id_token", id_token.MAX_TOKEN))
         key = await self._key(token)
         claims = id_token.verify(token, key, self._client.issuer, self._client.client_id, pending.nonce, int(self._wall()))
+        access_token = _text(granted, "access_token", MAX_ACCESS_TOKEN)
+        id_token.check_access_token(claims, token.algorithm, access_token)
         lives = granted.get("expires_in")
         if isinstance(lives, bool) or not isinstance(lives, int) or not 0 < lives <= MAX_EXPIRES_IN:
             lives = None  # RFC 6749 5.1: recommended only, and some send it as text
-        return Tokens(claims, _text(granted, "access_token", MAX_ACCESS_TOKEN), lives)
+        return Tokens(claims, access_token, lives)
 
     async def _exchange(self, metadata: Metadata, code: str, verifier: str) -> dict[str, object]:
         """What the token endpoint gives for the code (RFC 6749 4.1.3, 4.1.4)."""

@@ -28,7 +28,8 @@ from provider.consent.authority import ALIVE_MS
 from provider.consent.desk import Desk, enrol, replace
 from provider.keys import load_signer, read_public, signer_at
 from provider.settings import DEFAULT_PATH, Settings, read
-from provider.store.books import Books, Enrolled
+from provider.store.books import Books
+from provider.store.filed import Enrolled
 from provider.store.key_sets import KeySets
 
 

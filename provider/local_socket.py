@@ -26,6 +26,7 @@ STATUS = {
     Refusal.NO_NODE: 503,
     Refusal.TOO_SOON: 429,
     Refusal.TOO_LONG: 400,
+    Refusal.TOO_BIG: 400,
     Refusal.FEATURE_OFF: 409,
     Refusal.CONFLICT: 409,
     Refusal.NODE_REFUSED: 409,

@@ -315,6 +315,7 @@ class Core:
         )
         self.consents.cutter = self.sessions
         self.consents.renewed = self.sessions.wake
+        self.consents.begins_paused = self.watching.begin
         self.watch_desk = WatchDesk(
             NODE,
             self.clock,

@@ -56,6 +56,27 @@ def test_the_right_password_proves_the_account(accounts: Accounts) -> None:
     assert (found.name, found.groups) == ("alice", frozenset({"cloudadmin"}))
 
 
+@pytest.mark.parametrize(
+    ("after", "changed"),
+    [
+        (users(person("alice")), False),
+        (users(person("alice"), person("bob")), False),
+        (users(bearer("alice", "cn:alice")), True),
+        ("accounts: []", True),
+    ],
+    ids=["as it was", "others", "another proof", "gone"],
+)
+def test_whether_an_account_has_changed(after: str, changed: bool) -> None:
+    before = Accounts.parse(users(person("alice")), "users.yaml")
+    assert Accounts.parse(after, "users.yaml").has_changed("alice", before) is changed
+
+
+@pytest.mark.parametrize(("name", "changed"), [("olivia", True), ("Olivia", True), ("oliver", False)])
+def test_an_account_of_the_issuers_is_none_once_the_file_has_one_like_it(name: str, changed: bool) -> None:
+    before, after = (Accounts.parse(text, "users.yaml") for text in ("accounts: []", users(person("olivia"))))
+    assert after.has_changed(name, before) is changed
+
+
 @pytest.mark.parametrize(("name", "found"), [("alice", True), ("ALICE", True), ("carol", True), ("alice2", False), ("", False)])
 def test_a_name_that_could_be_taken_for_an_accounts(accounts: Accounts, name: str, found: bool) -> None:
     assert accounts.resembles(name) is found

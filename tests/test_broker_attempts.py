@@ -16,12 +16,8 @@ from broker.attempts import (
     FAMILIAR_SECONDS,
     MAX_BUCKETS,
     MAX_FAMILIAR,
-    MAX_STRANGERS,
-    MAX_WAITING,
-    MAX_WAITING_EACH,
     Attempts,
     Buckets,
-    Lobby,
     Rate,
 )
 from broker.safelist import Address
@@ -261,50 +257,3 @@ def test_no_bucket_gives_more_than_its_rate(burst: int, every: int, steps: list[
         if buckets.has_token("k", now):
             buckets.spend("k", now)
             tokens -= 1
-
-
-# The lobby
-
-
-def test_sixteen_wait_from_one_address() -> None:
-    lobby = Lobby()
-    assert sum(lobby.enter(EVIL) is not None for _ in range(100)) == MAX_WAITING_EACH
-
-
-def test_a_seat_left_is_free_again() -> None:
-    lobby = Lobby()
-    seats = [lobby.enter(EVIL) for _ in range(MAX_WAITING_EACH)]
-    assert seats[0] is not None
-    seats[0].leave()
-    assert sum(lobby.enter(EVIL) is not None for _ in range(100)) == 1
-
-
-def test_a_seat_left_twice_is_free_once() -> None:
-    lobby = Lobby()
-    seats = [lobby.enter(EVIL) for _ in range(MAX_WAITING_EACH)]
-    assert seats[0] is not None
-    seats[0].leave()
-    seats[0].leave()
-    assert sum(lobby.enter(EVIL) is not None for _ in range(100)) == 1
-    assert len(lobby) == MAX_WAITING_EACH
-
-
-def test_strangers_leave_seats_to_those_from_familiar_addresses() -> None:
-    lobby = Lobby()
-    assert sum(lobby.enter(EVIL + i) is not None for i in range(1000)) == MAX_STRANGERS
-    assert sum(lobby.enter(HOME + i, familiar=True) is not None for i in range(1000)) == MAX_WAITING - MAX_STRANGERS
-
-
-def test_an_ipv6_network_waits_as_one_address() -> None:
-    lobby = Lobby()
-    assert sum(lobby.enter(IPv6Address((0x2001_0DB8 << 96) + i)) is not None for i in range(100)) == MAX_WAITING_EACH
-
-
-def test_an_empty_lobby_remembers_nobody() -> None:
-    lobby = Lobby()
-    seats = [lobby.enter(EVIL + i) for i in range(100)]
-    for seat in seats:
-        assert seat is not None
-        seat.leave()
-    assert len(lobby) == 0
-    assert vars(lobby)["_waiting"] == {}

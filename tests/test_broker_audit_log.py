@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.audit_log import AuditLog, BadAudit, Entry, Scan, read
+from broker.audit_log import AuditLog, BadAudit, Entry, Scan, claim, read
 from eva.audit import GENESIS, Chains, Event
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,3 +148,27 @@ def test_an_append_is_on_disk_when_it_returns(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
     file.append([Entry("", Event.NODE_START, {}, 1)])
     assert synced == [path.stat().st_size]
+
+
+def test_one_log_has_one_writer(log: Path):
+    """Two daemons on one log break each other's chain; and the second one would take a record half written for torn."""
+    path = copy(log, log.read_bytes(), "claimed.jsonl")
+    file = AuditLog.open(path, read(path, 0, GENESIS))
+    with pytest.raises(BadAudit, match="in use"):
+        claim(path)
+    file.close()
+    os.close(claim(path))
+
+
+def test_whoever_only_reads_disturbs_no_writer(log: Path):
+    path = copy(log, log.read_bytes(), "read.jsonl")
+    file = AuditLog.open(path, read(path, 0, GENESIS))
+    assert len(read(path, 0, GENESIS).records) == 8
+    file.append([Entry("", Event.NODE_STOP, {}, 9)])
+    file.close()
+    assert len(read(path, 0, GENESIS).records) == 9
+
+
+def test_a_log_that_is_missing_is_told(tmp_path: Path):
+    with pytest.raises(BadAudit, match=r"audit\.jsonl: it cannot be written: No such file"):
+        claim(tmp_path / "audit.jsonl")

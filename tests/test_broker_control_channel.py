@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import threading
@@ -13,16 +14,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from broker.admission import Wish
 from broker.attempts import BY_ADDRESS
+from broker.calls import MOST_SLOW
 from broker.masks import MAX_MASKED, MAX_MASKS
 from broker.reentry import AFTER_DROP_SECONDS
 from broker.session import Operator, State
 from eva import audit
 from eva.consent import Access, Kind, Principal
-from eva.control import Event, Mark, Method, Notice, Refusal, Refused, decode_from_node
+from eva.control import Event, Failure, Mark, Method, Notice, Refusal, Refused, decode_from_node
 from eva.whereabouts import Whereabouts
 from eva.wire import Event as ReceiptEvent
 from lab.certificates import Authority
@@ -447,6 +450,106 @@ async def test_no_chord_of_another_shape_reaches_the_guest(door: Port, chord):
     async with door.signed_in() as client:
         found = await open_serial(client)
         assert await refusal(client, Method.KEYS_SEND, session=found["session"], chord=chord) is Refusal.BAD_REQUEST
+
+
+# -- while a console opens -----------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def hanging(door: Port, count: int = 1) -> AsyncIterator[ClientConnection]:
+    """A signed-in operator, with a serial session and so many screens under way at a hypervisor that does not answer."""
+    door.node.grant()
+    async with door.signed_in() as client:
+        await open_serial(client)
+        door.node.dialer.dialling.clear()
+        door.node.dialer.picked_up.clear()
+        for number in range(count):
+            params = {"resource_id": str(vm_id()), "kind": "graphics"}
+            await client.send(json.dumps({"jsonrpc": "2.0", "id": 10**6 + number, "method": "session.open", "params": params}))
+        async with asyncio.timeout(5):
+            await door.node.dialer.dialling.wait()
+        yield client
+        door.node.dialer.picked_up.set()
+
+
+@pytest.mark.parametrize("method", ["session.leave", "keyboard.take", "input.release", "input.mask"])
+async def test_what_is_asked_of_another_session_waits_for_no_console(door: Port, method: str):
+    async with hanging(door) as client:
+        (session,) = [live.id for live in door.node.sessions.roster.lives.values() if live.session.kind is Kind.SERIAL]
+        more = {"from": 0, "count": 1} if method == "input.mask" else {}
+        await ask(client, method, session=session, **more)
+
+
+async def test_delete_waits_for_no_console(door: Port):
+    async with hanging(door) as client:
+        assert (await ask(client, Method.SESSION_DELETE, resource_id=str(vm_id())))["sessions"] == 2
+        door.node.dialer.picked_up.set()
+        async with asyncio.timeout(5):
+            while not isinstance(found := decode_from_node(await client.recv()), Failure):
+                assert isinstance(found, Notice)
+        assert found.refusal is Refusal.NO_CONSENT  # it ended while it opened
+    assert not door.node.sessions.roster.lives
+
+
+async def test_so_many_consoles_open_at_once_and_others_do_not_wait_for_them(door: Port):
+    async with hanging(door, MOST_SLOW) as client:
+        async with asyncio.timeout(5):
+            while len(door.node.sessions.roster.lives) < 1 + MOST_SLOW:
+                await asyncio.sleep(0)
+        assert await refusal(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind="graphics") is Refusal.TOO_MANY
+        await ask(client, Method.CONSENTS_LIST)
+
+
+async def test_answers_come_as_they_are_due(door: Port):
+    async with hanging(door) as client:
+        await ask(client, Method.CONSENTS_LIST)
+        door.node.dialer.picked_up.set()
+        async with asyncio.timeout(5):
+            while isinstance(found := decode_from_node(await client.recv()), Notice):
+                pass
+        assert found.id == 10**6
+
+
+async def test_a_console_does_not_open_for_one_who_has_gone(door: Port):
+    async with hanging(door) as client:
+        client.transport.abort()
+        async with asyncio.timeout(5):
+            while any(live.session.kind is Kind.GRAPHICS for live in door.node.sessions.roster.lives.values()):
+                await asyncio.sleep(0)
+    assert [line.kind for line in door.node.dialer.lines] == [Kind.SERIAL]
+
+
+async def test_a_delete_counts_though_the_connection_closes_right_behind_it(door: Port):
+    door.node.grant()
+    async with door.signed_in() as client:
+        request = {"jsonrpc": "2.0", "id": 1, "method": "session.delete", "params": {"resource_id": str(vm_id())}}
+        await client.send(json.dumps(request))
+        await client.close()
+    async with asyncio.timeout(5):
+        while door.desk.channels:
+            await asyncio.sleep(0)
+    assert door.node.standing() == set()
+    await door.node.settle()
+    assert [r.event for r in door.node.receipts() if r.event == ReceiptEvent.DELETED] == [ReceiptEvent.DELETED]
+
+
+async def test_calls_take_effect_in_the_order_in_which_they_were_asked(door: Port):
+    """Each keyboard.take is recorded at once: of many in one breath the last stands."""
+    door.node.grant()
+    async with door.signed_in() as client:
+        sessions = [str((await open_serial(client))["session"]) for _ in range(3)]
+        wanted = sessions * 5
+        for number, session in enumerate(wanted):
+            request = {"jsonrpc": "2.0", "id": number, "method": "keyboard.take", "params": {"session": session}}
+            await client.send(json.dumps(request))
+        async with asyncio.timeout(5):
+            answers: list[int | None] = []
+            while len(answers) < len(wanted):
+                found = decode_from_node(await client.recv())
+                answers += [] if isinstance(found, Notice) else [found.id]
+    await door.node.settle()
+    taken = [r.facts["session"] for r in door.node.records(audit.Event.KEYBOARD)]
+    assert taken[-len(wanted) :] == wanted
 
 
 # -- where the consent is ------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from broker.session import Session
 from eva.consent import Access, Kind
 from eva.ending import Ending
 from tests.broker_parts import BOB, Core, console_bytes, core, heard, hears, shake_hands
-from tests.rfb_bytes import VERSION, guest_cut_text, key, pointer, rectangle, request, update
+from tests.rfb_bytes import VERSION, extended_key, guest_cut_text, key, pointer, rectangle, request, update
 
 
 def rein_in(node: Core, session: Session, *, paused: bool = True) -> None:
@@ -102,6 +102,55 @@ async def test_a_viewer_without_the_keyboard_changes_nothing(node: Core):
         await shake_hands(client, node.dialer.guest)
         await client.send(key(0x61, down=True) + request(incremental=True))
         assert await hears(node.dialer.guest, 10) == request(incremental=True)
+
+
+@pytest.mark.parametrize("message", [key(0x61, down=True), pointer(1, 5, 5), extended_key(0x61, 0x1E, down=True)])
+@pytest.mark.parametrize("access", [Access.VIEW, Access.KEYBOARD])
+async def test_a_message_by_itself_of_who_may_not_type_changes_nothing(node: Core, message: bytes, access: Access):
+    node.grant(access=access)
+    if access is Access.KEYBOARD:
+        await node.open(Kind.GRAPHICS, BOB)  # who has the keyboard
+    session = await node.open(Kind.GRAPHICS)
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, node.dialer.guest)
+        await client.send(message)
+        await client.send(request(incremental=True))
+        assert await hears(node.dialer.guest, 10) == request(incremental=True)
+
+
+async def test_what_there_is_room_for_does_not_overtake_what_waits_for_room(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    guest, allowance = node.dialer.guest, node.live(session).viewer._allowance
+    long, short = extended_key(0x61, 0x1E, down=True), pointer(0, 3, 4)  # 12 bytes and 6
+    written = []
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, guest)
+        while allowance.fits(12):
+            written.append(key(len(written), down=True) if allowance.fits(20) else short)
+            await client.send(written[-1])
+            await (await client.ping())
+        assert allowance.fits(6)
+        for message in (long, short):
+            await client.send(message)
+        await (await client.ping())
+        assert node.live(session).viewer.waiting == 18
+        whole = b"".join((*written, long, short))
+        assert await hears(guest, len(whole)) == whole
+
+
+async def test_a_qemu_that_does_not_read_gets_256_bytes_of_keys_one_by_one(node: Core):
+    node.grant()
+    session = await node.open(Kind.GRAPHICS)
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await shake_hands(client, node.dialer.guest)
+        for number in range(60):
+            await client.send(key(number, down=True))
+        await (await client.ping())
+        assert len(node.dialer.guest.recv(4096)) <= 256
 
 
 async def test_a_qemu_that_does_not_read_gets_256_bytes_and_no_more(node: Core):

@@ -154,6 +154,38 @@ async def test_the_queue_has_a_bound(disk: Disk):
     assert disk.journal.oldest() == 0
 
 
+async def test_what_finds_no_place_any_more_is_a_failure_as_any_other(disk: Disk):
+    """Or a revocation would be missing on disk, and the count of those behind it would say that it is there."""
+    gate = threading.Event()
+    append = disk.audit.append
+    disk.audit.append = lambda entries: (gate.wait(), append(entries))  # type: ignore[method-assign]
+    futures = [disk.journal.post(None, entry(n)) for n in range(MAX_WAITING + 2)]
+    gate.set()
+    await futures[MAX_WAITING - 1]
+    with pytest.raises(JournalFailed, match="does not keep up"):
+        await disk.journal.write(None, entry(-1))
+    await asyncio.gather(*futures, return_exceptions=True)
+    assert len(disk.failures) == 1
+    assert disk.numbers() == list(range(MAX_WAITING))  # what was taken is written all the same
+
+
+async def test_operators_wait_before_the_queue_is_full(disk: Disk):
+    gate = threading.Event()
+    append = disk.audit.append
+    disk.audit.append = lambda entries: (gate.wait(), append(entries))  # type: ignore[method-assign]
+    futures = [disk.journal.post(None, entry(n)) for n in range(MAX_WAITING // 2)]
+    assert disk.journal.crowded
+    gate.set()
+    await futures[-1]
+    assert not disk.journal.crowded
+
+
+async def test_a_write_that_no_disk_could_take_is_a_failure_too(disk: Disk):
+    with pytest.raises(JournalFailed):
+        await disk.journal.write(Change().generation("host1", "uuid", 2**63))
+    assert len(disk.failures) == 1
+
+
 async def test_one_failure_is_told_once_and_ends_all(disk: Disk):
     def refuse(_: object) -> None:
         raise OSError(28, "No space left on device")

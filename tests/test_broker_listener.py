@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from broker.attempts import MAX_WAITING_EACH
+from broker.lobby import UNSIGNED
 from eva.consent import Kind
 from eva.control import CONSOLE_PATH, CONTROL_PATH, GRAPHICS_SUBPROTOCOL, SERIAL_SUBPROTOCOL, SUBPROTOCOL, Mark, Method
 from lab.certificates import Authority
@@ -235,14 +235,14 @@ async def seats_left(door: Port, count: int) -> None:
 
 async def test_those_who_have_not_asked_are_counted_too(door: Port):
     """One address takes no more places than it may, whether its connections say nothing or stop in their request."""
-    peers = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(MAX_WAITING_EACH)]
+    peers = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(UNSIGNED.each)]
     peers[0][1].write(b"GET /v1/con")
-    await seats_left(door, MAX_WAITING_EACH)
+    await seats_left(door, UNSIGNED.each)
     reader, _ = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
     assert await gone(reader) < 2
     assert door.refusals()["lobby"] == 1
     async with door.control(source="127.0.0.2"):
-        await seats_left(door, MAX_WAITING_EACH + 1)
+        await seats_left(door, UNSIGNED.each + 1)
     for _, writer in peers:
         writer.transport.abort()
     await seats_left(door, 0)
@@ -260,7 +260,7 @@ async def test_a_seat_is_left_by_who_is_refused(door: Port):
 
 async def test_consoles_of_one_who_is_signed_in_take_no_seat(door: Port):
     async with door.signed_in():
-        peers = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(MAX_WAITING_EACH + 4)]
+        peers = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(UNSIGNED.each + 4)]
         peers[-1][1].write(handshake("Host: evil").encode())
         assert b"403" in await peers[-1][0].readline()
         assert len(door.listener.reception.lobby) == 0

@@ -147,6 +147,21 @@ async def test_two_who_open_at_once_share_one_attachment(node: Core):
     assert len(node.dialer.guests) == 1
 
 
+async def test_one_that_ended_while_another_dialled_does_not_dial(node: Core):
+    one = node.grant()
+    node.dialer.picked_up.clear()
+    async with asyncio.timeout(5):
+        opening = [asyncio.ensure_future(refusal(node)) for _ in range(2)]
+        await node.dialer.dialling.wait()
+        while len(node.records(audit.Event.SESSION_START)) < 2:
+            await node.settle()
+        await node.settle()
+        node.revoke(one)
+        node.dialer.picked_up.set()
+        assert await asyncio.gather(*opening) == [Refusal.NO_CONSENT] * 2
+    assert len(node.dialer.lines) == 1
+
+
 async def test_one_whose_dial_is_cut_leaves_the_other_to_dial(node: Core):
     first, second = (
         node.grant(operators=frozenset({Principal(False, "alice")})),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import broker.reception
-from broker.attempts import MAX_WAITING_EACH
+from broker.lobby import Bounds
 from broker.reception import MAX_UNFINISHED
 from eva.consent import Kind
 from eva.control import Method
@@ -61,20 +61,29 @@ async def test_few_are_kept(door: Port, monkeypatch: pytest.MonkeyPatch) -> None
         peer.writer.transport.abort()
 
 
-async def test_two_hundred_silent_ones_from_many_addresses_keep_no_operator_out(door: Port) -> None:
-    strangers = []
-    for number in range(200):
-        source = (f"127.0.1.{1 + number // MAX_WAITING_EACH}", 0)
-        strangers.append(await Peer.at(door, local_addr=source))
-    await seats_left(door, 192)
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> Bounds:
+    bounds = Bounds(most=12, each=4, strangers=8)
+    monkeypatch.setattr(broker.reception, "UNSIGNED", bounds)
+    return bounds
+
+
+async def test_silent_ones_from_many_addresses_keep_no_operator_out(few: Bounds, door: Port) -> None:
+    """Neither one that nobody has signed in from, nor a familiar one, to whom strangers do not give way."""
+    strangers = [await Peer.at(door, local_addr=(f"127.0.1.{1 + number // few.each}", 0)) for number in range(few.strangers)]
+    await seats_left(door, few.strangers)
+    async with door.signed_in(source="127.0.0.7"):
+        assert await strangers[0].gone() < 1
+        strangers.append(await Peer.at(door, local_addr=("127.0.1.9", 0)))
+        await seats_left(door, few.strangers)
     door.desk.attempts.remember(IPv4Address("127.0.0.1"), "alice", door.node.clock.now())
     peer = await Peer.at(door)
     assert (await peer.asks(head()))[0] == 200
     async with door.signed_in():
         pass
-    for stranger in strangers:
-        stranger.writer.transport.abort()
-    peer.writer.transport.abort()
+    assert door.refusals() == {"lobby": 1}
+    for one in (*strangers, peer):
+        one.writer.transport.abort()
 
 
 async def test_where_somebody_is_signed_in_connections_that_say_nothing_are_bounded_too(door: Port) -> None:

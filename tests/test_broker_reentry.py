@@ -117,6 +117,14 @@ def test_those_whose_time_is_over_are_forgotten() -> None:
     assert len(reentries) == 1
 
 
+def test_one_whose_time_is_not_over_outlasts_others_sign_ins() -> None:
+    reentries = Reentries()
+    text = given(reentries)
+    reentries.dropped(key_of(text), START)
+    given(reentries, 999, named(1), now=later(AFTER_DROP_SECONDS - 1))
+    assert reentries.redeem(text, HERE, later(AFTER_DROP_SECONDS - 1)) is not None
+
+
 def test_it_is_kept_hashed() -> None:
     reentries = Reentries()
     given(reentries, 7)

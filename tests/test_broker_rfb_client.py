@@ -52,6 +52,38 @@ def encodings_to_guest(*numbers: int) -> list[int]:
     return encodings_of(to_guest(handshaken(), set_encodings(*numbers)))
 
 
+@pytest.mark.parametrize("message", [message for message, _ in INPUTS])
+def test_an_input_by_itself_is_one_and_would_go_on_as_it_is(message: bytes) -> None:
+    rfb = running()
+    assert rfb.is_input(message)
+    assert rfb.from_operator(message, keyboard=True) == (((message, True),), {})
+
+
+@pytest.mark.parametrize("message", [b"", request(incremental=True), *(message for message, _ in UNWANTED)])
+def test_all_else_by_itself_is_no_input(message: bytes) -> None:
+    assert not running().is_input(message)
+
+
+@pytest.mark.parametrize("message", [message for message, _ in INPUTS])
+def test_a_part_of_an_input_and_more_than_one_is_none(message: bytes) -> None:
+    assert not any(running().is_input(message[:size]) for size in range(len(message)))
+    assert not running().is_input(message * 2)
+
+
+@pytest.mark.parametrize("before", [b"\x04", pack(">B3xI", 6, 50)])
+def test_what_completes_another_message_is_no_input(before: bytes) -> None:
+    rfb = running()
+    rfb.from_operator(before, keyboard=True)
+    assert not any(rfb.is_input(message) for message, _ in INPUTS)
+
+
+def test_there_is_no_input_before_the_handshake_is_done_nor_after_an_error() -> None:
+    broken = running()
+    with pytest.raises(RfbError):
+        broken.from_operator(b"\xee", keyboard=True)
+    assert not any(rfb.is_input(message) for rfb in (RfbFilter("title"), broken) for message, _ in INPUTS)
+
+
 @pytest.mark.parametrize("shared", [b"\x00", b"\x01", b"\xff"])
 def test_client_init_is_always_shared(shared: bytes) -> None:
     rfb = RfbFilter("title")

@@ -145,3 +145,38 @@ def test_with_room_again_all_wait_again() -> None:
     held.take(A_DOWN)
     held.waiting.queue.popleft()
     assert held.take(A_DOWN)
+
+
+# -- held again ------------------------------------------------------------------------------------------------------
+
+
+def overfull(*pressed: bytes) -> Held:
+    """A pause in which more came than may wait."""
+    held = Held(*pressed)
+    held.fill()
+    assert not held.take(A_DOWN)
+    return held
+
+
+def test_in_the_next_pause_what_came_meanwhile_is_let_go() -> None:
+    """It was resumed and all went down; what is owed is reckoned from what waits now."""
+    held = overfull()
+    held.waiting.queue.clear()
+    held.take(A_DOWN)
+    held.fill()
+    assert held.take(A_UP)
+
+
+def test_so_it_is_where_only_a_part_went_down_before_it() -> None:
+    held = overfull()
+    held.waiting.queue.popleft()
+    held.waiting.take(ClientMessage(A_DOWN, is_input=True), relative=False)
+    assert held.take(A_UP)
+
+
+def test_what_is_cleared_does_not_wait_and_owes_nothing() -> None:
+    held = overfull(A_DOWN)
+    held.waiting.clear()
+    assert (len(held.waiting.queue), held.waiting.size) == (0, 0)
+    held.fill()
+    assert held.take(A_UP)  # which is down all the same

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.scrollback import Scrollback
+from broker.scrollback import CAPACITY, FIRST, GROWTH, Scrollback
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 16))
@@ -47,3 +47,31 @@ def test_one_who_joins_late_begins_between_sequences(held: bytes, place: int):
     ring = Scrollback(len(held))
     ring.append(b"\x1b[" + held)
     assert ring.first_whole() == ring.start + place
+
+
+def test_room_is_made_as_output_comes():
+    ring = Scrollback()
+    assert len(ring._ring) == FIRST
+    ring.append(b"x" * (FIRST + 1))
+    assert len(ring._ring) == FIRST * GROWTH
+    ring.append(b"y" * CAPACITY)
+    assert len(ring._ring) == CAPACITY
+    assert ring.read(ring.start, CAPACITY) == b"y" * CAPACITY
+
+
+def test_what_had_less_room_is_wiped_where_it_was():
+    ring = Scrollback()
+    ring.append(b"secret")
+    before = ring._ring
+    ring.append(bytes(FIRST))
+    assert before == bytes(FIRST)
+    assert ring.read(0, 6) == b"secret"
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=12))
+def test_it_holds_the_same_while_it_grows(pieces):
+    ring, whole = Scrollback(3 * FIRST), b""
+    for piece in pieces:
+        ring.append(piece)
+        whole += piece
+        assert ring.read(ring.start, CAPACITY) == whole[ring.start :]

@@ -229,6 +229,7 @@ async def test_who_is_not_admitted(door: Port, browser: Browser, person: str, ca
     assert browser.cookie(PASS_COOKIE) is None
     ways = await browser.ways()
     assert (ways["failed"], ways["signed_in"]) == ("not-admitted", False)
+    assert door.refusals() == {"wrong-credentials": 1}
     assert (await browser.ways())["failed"] is None  # it is told once
     assert len(door.desk.passes) == 0
     assert REFUSED[person] in caplog.text
@@ -313,6 +314,7 @@ async def test_an_issuer_that_is_down(browser: Browser, server: OidcServer, door
     try:
         assert told(await browser.get(BEGIN)) == (303, "/")
         assert (await browser.ways())["failed"] == "unreachable"
+        assert door.refusals() == {"issuer": 1}
         async with door.signed_in():  # who needs no issuer is not kept out
             pass
     finally:

@@ -13,8 +13,10 @@ from broker.state import BadState, Change, Loaded, State
 from broker.watching import StoredRein
 from eva.ending import Ending
 from eva.instant import NS
-from eva.ledger import Accepted, Ended, Term, Watermark
+from eva.ledger import Accepted, Ended, Pin, Term, Watermark
 from eva.wire import Event, Receipt
+from hypervisor.inventory import Inventory
+from hypervisor.sighting import Listed, Seen
 from tests.broker_parts import NODE, PIN, START, consent, jti, vm_id
 
 
@@ -54,6 +56,27 @@ def test_a_consent_comes_back(path: Path):
     assert (row.token, row.host, row.uuid, row.generation, row.term_wall, row.term_boot, row.boot_id) == (
         "token", PIN.host, PIN.uuid, PIN.generation, 1, 2, "boot1",
     )  # fmt: skip
+
+
+def test_the_generation_that_a_consent_names_is_counted_on_from(path: Path):
+    """It may be known to this run alone: of a domain that was away when it began. Or the consent would end at a restart."""
+    domain = Seen(PIN.uuid, "vm1", 1, True, False, None, True, True, False, None)
+    second = Inventory(write(path, Change().generation(PIN.host, PIN.uuid, 2)).generations)
+    second.apply(PIN.host, Listed(0))  # gone while nobody looked
+    second.apply(PIN.host, domain)
+    pin = Pin(PIN.host, PIN.uuid, second.vms[0].generation)
+    third = Inventory(write(path, Change().consent(Accepted(consent(), pin, Term(1, 2)), "token", "boot1")).generations)
+    third.apply(PIN.host, domain)
+    third.apply(PIN.host, Listed(1))
+    assert third.vms[0].generation == pin.generation == 3
+
+
+def test_a_generation_never_falls(path: Path):
+    write(path, Change().generation(PIN.host, PIN.uuid, 3))
+    found = write(
+        path, Change().consent(Accepted(consent(), PIN, Term(1, 2)), "token", "boot1").generation(PIN.host, PIN.uuid, 2)
+    )
+    assert found.generations == {(PIN.host, PIN.uuid): 3}
 
 
 def test_an_ending_comes_back_and_its_first_reason_stays(path: Path):

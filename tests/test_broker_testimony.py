@@ -181,3 +181,66 @@ async def test_while_too_much_is_untold_operators_add_nothing(node: Core):
     node.revoke(one)
     await node.settle()
     assert node.records(audit.Event.SESSION_END)
+
+
+# -- what the provider has -----------------------------------------------------------------------------------------------
+
+
+async def test_one_who_waits_hears_that_the_provider_has_it(node: Core):
+    node.grant()
+    await node.settle()
+    hurried = asyncio.Event()
+    node.testimony.hurry = hurried.set
+    waiting = asyncio.ensure_future(node.testimony.is_had(5))
+    async with asyncio.timeout(5):
+        await hurried.wait()  # it is asked at once, and by then the receipt is on disk
+    assert not waiting.done()
+    node.answer(node.question(), receipts=node.told[-1].number)
+    assert await waiting
+
+
+async def test_it_is_asked_at_once_also_where_the_receipt_has_left_already(node: Core):
+    node.grant()
+    await until_told(node, 1)
+    hurried = asyncio.Event()
+    node.testimony.hurry = hurried.set
+    assert not await node.testimony.is_had(0.05)
+    assert hurried.is_set()
+
+
+async def test_with_nothing_to_tell_nobody_waits(node: Core):
+    assert await node.testimony.is_had(0)
+
+
+async def test_what_comes_later_is_not_waited_for(node: Core):
+    node.grant()
+    await until_told(node, 1)
+    waiting = asyncio.ensure_future(node.testimony.is_had(5))
+    await asyncio.sleep(0)
+    node.grant()
+    await until_told(node, 2)
+    node.answer(node.question(), receipts=node.told[0].number)
+    assert await waiting
+
+
+async def test_the_last_but_one_is_not_enough(node: Core):
+    node.grant()
+    node.grant()
+    await until_told(node, 2)
+    node.answer(node.question(), receipts=node.told[0].number)
+    await node.settle()
+    assert not await node.testimony.is_had(0.05)
+
+
+async def test_what_an_earlier_run_told_and_the_provider_does_not_have_is_waited_for(node: Core):
+    node.grant()
+    await until_told(node, 1)
+    await node.settle()
+    again = await node.restart()
+    try:
+        assert not await again.testimony.is_had(0.05)
+        again.answer(again.question(), receipts=node.told[-1].number)
+        await again.settle()
+        assert await again.testimony.is_had(0.05)
+    finally:
+        await again.stop()

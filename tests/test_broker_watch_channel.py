@@ -18,9 +18,9 @@ from eva.control import GRAPHICS_SUBPROTOCOL, MAX_MESSAGE, Event, Refusal
 from eva.ending import Ending
 from eva.watch import WatchMethod
 from lab.certificates import Authority
-from tests.broker_parts import Domain, News, consent, console_bytes, ends_of, heard, hears, shake_hands, vm_id
+from tests.broker_parts import Domain, News, consent, console_bytes, ends_of, heard, hears, hold_disk, shake_hands, vm_id
 from tests.rfb_bytes import key, pointer, request
-from tests.watch_port import Tenant, WatchPort, closed, watch_port
+from tests.watch_port import NotDone, Tenant, WatchPort, closed, watch_port
 
 
 @pytest.fixture
@@ -301,7 +301,7 @@ async def test_pause_holds_what_is_typed_until_it_is_resumed(door: WatchPort):
     async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
         session = await door.node.open(Kind.SERIAL)
         console = await edge.connect(session)
-        assert await tenant.ask(WatchMethod.INPUT_PAUSE) == {"paused": True}
+        assert await tenant.ask(WatchMethod.INPUT_PAUSE) == {"paused": True, "heard": False}
         await tenant.told("watch.state", paused=True)
         await console.send(b"ls\r")
         door.node.dialer.guest.send(b"$ ")
@@ -333,7 +333,7 @@ async def test_a_pause_is_told_to_who_types(door: WatchPort):
 async def test_pause_twice_is_recorded_once(door: WatchPort):
     async with door.watching(door.node.grant()) as tenant:
         for _ in range(2):
-            assert await tenant.ask(WatchMethod.INPUT_PAUSE) == {"paused": True}
+            assert await tenant.ask(WatchMethod.INPUT_PAUSE) == {"paused": True, "heard": False}
         for _ in range(2):
             assert await tenant.ask(WatchMethod.INPUT_RESUME) == {"paused": False}
     await door.node.settle()
@@ -357,6 +357,94 @@ async def test_pause_and_resume_cannot_flood_the_audit(door: WatchPort):
                 break
         assert refused is Refusal.RATE_LIMITED
         assert door.node.watching.rein(door.node.consents.ledger.standing(door.node.clock.now())[0].consent).paused
+
+
+# -- while a console opens ---------------------------------------------------------------------------------------------
+
+
+async def hanging(door: WatchPort, tenant: Tenant, kind: Kind = Kind.SERIAL) -> int:
+    """Asks for a console of a hypervisor that does not answer. Gives the call's number."""
+    door.node.dialer.dialling.clear()
+    door.node.dialer.picked_up.clear()
+    number = await tenant.begin(WatchMethod.WATCH_OPEN, kind=str(kind))
+    async with asyncio.timeout(5):
+        await door.node.dialer.dialling.wait()
+    return number
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_pause_and_resume_wait_for_no_console(door: WatchPort, kind: Kind):
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        number = await hanging(door, tenant, kind)
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        assert door.node.watching.rein(one).held
+        await tenant.ask(WatchMethod.INPUT_RESUME)
+        assert not door.node.watching.rein(one).held
+        door.node.dialer.picked_up.set()
+        assert (await tenant.answer(number))["kind"] == str(kind)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_nor_does_stop_which_ends_the_connection_before_it_is_open(door: WatchPort, kind: Kind):
+    async with door.watching(door.node.grant()) as tenant:
+        await hanging(door, tenant, kind)
+        assert (await tenant.ask(WatchMethod.CONSENT_STOP))["sessions"] == 1
+        assert await closed(tenant.websocket) == Ending.CONSENT_REVOKED.code
+    assert not door.node.sessions.roster.lives
+
+
+async def test_nor_does_leaving(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant:
+        found = await tenant.ask(WatchMethod.WATCH_OPEN, kind="graphics")
+        await hanging(door, tenant)
+        await tenant.ask(WatchMethod.WATCH_LEAVE, session=found["session"])
+
+
+async def test_a_giver_who_goes_while_a_console_opens_is_missed_at_once(door: WatchPort):
+    one = door.node.grant(watched=True)
+    async with door.watching(one) as tenant:
+        await hanging(door, tenant)
+        tenant.websocket.transport.abort()
+        async with asyncio.timeout(5):
+            while door.node.watch_desk.watchers:
+                await asyncio.sleep(0)
+        assert door.node.watching.rein(one).held
+        assert not door.node.sessions.roster.lives  # nor does the console open for nobody
+
+
+async def test_of_two_consoles_of_a_kind_that_open_at_once_the_second_is_shown(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant:
+        first = await hanging(door, tenant)
+        second = await tenant.begin(WatchMethod.WATCH_OPEN, kind="serial")
+        with pytest.raises(NotDone) as caught:
+            await tenant.answer(first)
+        assert caught.value.refusal == Refusal.NO_SESSION
+        door.node.dialer.picked_up.set()
+        assert list(door.node.sessions.roster.lives) == [(await tenant.answer(second))["session"]]
+        third = await tenant.ask(WatchMethod.WATCH_OPEN, kind="serial")  # which is missed when it goes, as any
+        assert list(door.node.sessions.roster.lives) == [third["session"]]
+
+
+async def test_the_kinds_open_beside_each_other(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant:
+        numbers = [await tenant.begin(WatchMethod.WATCH_OPEN, kind=str(kind)) for kind in Kind]
+        assert {(await tenant.answer(number))["kind"] for number in numbers} == {"serial", "graphics"}
+
+
+async def test_a_flood_of_looks_is_refused_and_holds_no_word_up(door: WatchPort):
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        door.node.dialer.picked_up.clear()
+        numbers = [await tenant.begin(WatchMethod.WATCH_OPEN, kind="serial") for _ in range(2 * MOST_STEPS)]
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        assert door.node.watching.rein(one).held
+        assert len(door.node.sessions.roster.lives) <= 1
+        with pytest.raises(NotDone) as caught:
+            await tenant.answer(numbers[-1])
+        assert caught.value.refusal == Refusal.RATE_LIMITED
+    await door.node.settle()
+    assert len(door.node.records(Audited.SESSION_START)) <= MOST_STEPS
 
 
 # -- stop --------------------------------------------------------------------------------------------------------------
@@ -485,6 +573,34 @@ async def test_without_a_disk_nobody_watches(door: WatchPort):
     async with door.come(door.token(one)) as websocket:
         assert await closed(websocket) == 1013
     assert not door.node.watching.rein(one).watches
+
+
+async def test_one_who_has_gone_while_the_disk_wrote_lets_nothing_pass(door: WatchPort):
+    """Only while I watch: what waits at the gate would pass with the first turn in which somebody seems to watch."""
+    one = door.node.grant(watched=True)
+    async with door.node.edge() as edge:
+        async with door.watching(one):
+            console = await edge.connect(await door.node.open(Kind.SERIAL))
+        async with asyncio.timeout(5):
+            while door.node.watch_desk.watchers:
+                await asyncio.sleep(0)
+        await console.send(b"ls\r")
+        door.node.dialer.guest.send(b"$ ")
+        await console_bytes(console, 2)
+        gate = hold_disk(door.node)
+        try:
+            async with door.come(door.token(one)) as websocket:
+                websocket.transport.abort()
+            async with asyncio.timeout(5):
+                while door.listener._server.connections:  # type: ignore[union-attr]  # it is open
+                    await asyncio.sleep(0)
+        finally:
+            gate.set()
+        await door.node.settle()
+        async with asyncio.timeout(5):
+            while len(door.node.records(Audited.WATCH_END)) < 2:
+                await door.node.settle()
+        assert heard(door.node.dialer.guest) == b""
 
 
 async def test_of_a_consent_that_ends_while_the_disk_writes_nothing_is_told(door: WatchPort):

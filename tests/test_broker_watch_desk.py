@@ -272,6 +272,110 @@ async def test_the_last_word_counts(door: WatchPort):
     await again.stop()
 
 
+async def test_a_resume_that_was_refused_does_not_come_true_later(door: WatchPort, monkeypatch: pytest.MonkeyPatch):
+    """The disk takes it after all; the giver was told that input is still held."""
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        monkeypatch.setattr(watch_desk, "START_TIMEOUT", 0.1)
+        gate = hold_disk(door.node)
+        try:
+            assert await tenant.refusal(WatchMethod.INPUT_RESUME) is Refusal.AUDIT_FAILED
+        finally:
+            gate.set()
+        await door.node.settle()
+        assert door.node.watching.rein(one).held
+        told = [r.event for r in door.node.records(Audited.INPUT_PAUSED, Audited.INPUT_RESUMED)]
+        assert told[-1] is Audited.INPUT_PAUSED  # which is what the provider goes by
+    again = await door.node.restart()
+    try:
+        assert again.watching.rein(one).held
+    finally:
+        await again.stop()
+
+
+async def test_a_resume_counts_though_its_giver_goes_while_the_disk_writes(door: WatchPort):
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        gate = hold_disk(door.node)
+        try:
+            await tenant.begin(WatchMethod.INPUT_RESUME)
+            rein = door.node.watching.rein(one)
+            async with asyncio.timeout(5):
+                while not rein.resuming:
+                    await asyncio.sleep(0)
+            tenant.websocket.transport.abort()
+            await gone(door)
+            assert rein.held
+        finally:
+            gate.set()
+        await door.node.settle()
+        assert not rein.held
+
+
+async def test_two_windows_that_resume_at_once_both_have_resumed(door: WatchPort):
+    one = door.node.grant()
+    async with door.watching(one) as first, door.watching(one) as second:
+        await first.ask(WatchMethod.INPUT_PAUSE)
+        await asyncio.gather(*(window.ask(WatchMethod.INPUT_RESUME) for window in (first, second)))
+        assert not door.node.watching.rein(one).held
+
+
+async def test_the_answer_to_a_pause_says_whether_the_provider_has_it(door: WatchPort):
+    """It would go along if the consent moved. A while is waited for that, and not for more than that."""
+    async with door.watching(door.node.grant()) as tenant:
+        door.node.watch_desk.provider_has = door.node.testimony.is_had
+        nobody = await tenant.begin(WatchMethod.INPUT_PAUSE)
+        await tenant.told("watch.state", paused=True)  # that comes at once
+        assert await tenant.answer(nobody) == {"paused": True, "heard": False}
+        await door.node.renew(receipts=door.node.told[-1].number)
+        assert await tenant.ask(WatchMethod.INPUT_PAUSE) == {"paused": True, "heard": True}
+
+
+async def test_a_pause_that_waits_for_the_provider_holds_no_stop_up(door: WatchPort):
+    async with door.watching(door.node.grant()) as tenant:
+        waiting = asyncio.Event()
+
+        async def never(_: float) -> bool:
+            waiting.set()
+            await asyncio.Event().wait()
+            return True
+
+        door.node.watch_desk.provider_has = never
+        await tenant.begin(WatchMethod.INPUT_PAUSE)
+        async with asyncio.timeout(5):
+            await waiting.wait()
+        assert (await tenant.ask(WatchMethod.CONSENT_STOP))["consents"] == 1
+
+
+async def test_a_pause_comes_back_with_a_consent_that_was_elsewhere_meanwhile(door: WatchPort):
+    """It was here and not paused, then at another node, where its giver paused; that one was lost, and it is here again."""
+    one = door.node.grant()
+    async with door.watching(one):
+        pass
+    await gone(door)
+    door.node.revoke(one)
+    after = door.node.renew_consent(one, paused=True)
+    assert door.node.watching.rein(after).held
+    await door.node.settle()
+    again = await door.node.restart()
+    try:
+        assert again.watching.rein(after).held
+    finally:
+        await again.stop()
+
+
+async def test_a_pause_that_nobody_else_heard_of_stands_when_the_consent_comes_back(door: WatchPort):
+    one = door.node.grant()
+    async with door.watching(one) as tenant:
+        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        door.node.revoke(one)
+        await tenant.told("watch.ended")
+    after = door.node.renew_consent(one)
+    assert door.node.watching.rein(after).held
+
+
 async def test_a_pause_holds_the_screens_keys_and_not_its_pictures(door: WatchPort):
     async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
         news = News()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
-from broker.attempts import MAX_WAITING_EACH
+from broker.lobby import UNSIGNED
 from eva.consent import Kind
 from eva.control import (
     CONSOLE_PATH,
@@ -67,7 +67,7 @@ async def test_once(door: WatchPort):
 
 async def test_of_a_hundred_at_once_one_gets_in(door: WatchPort):
     token = door.token(door.node.grant())
-    slots = asyncio.Semaphore(MAX_WAITING_EACH // 2)
+    slots = asyncio.Semaphore(UNSIGNED.each // 2)
 
     async def attempt() -> int:
         async with slots:
@@ -183,7 +183,7 @@ async def test_nothing_else_is_here(door: WatchPort, path: str):
 
 
 async def test_seats_are_few_and_left_when_a_token_is_shown(door: WatchPort):
-    idle = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(MAX_WAITING_EACH)]
+    idle = [await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls) for _ in range(UNSIGNED.each)]
     with pytest.raises((OSError, EOFError, InvalidMessage)):
         await door.come(door.token(door.node.grant()))
     for _, writer in idle[:1]:

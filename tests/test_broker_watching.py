@@ -220,3 +220,42 @@ def test_reins_of_what_is_over_are_forgotten():
     assert desk.watching.keep([desk.consent.cid]) == ["old"]
     assert desk.watching.keep([]) == [desk.consent.cid]
     assert desk.watching.rein(desk.consent) is not desk.rein
+
+
+# -- a consent that comes (again) --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("here", "elsewhere", "held"), [(0, 0, False), (0, 1, True), (1, 0, True), (1, 1, True)])
+def test_a_consent_begins_with_what_was_said_of_it_anywhere(here: int, elsewhere: int, held: bool):
+    watching = Watching([StoredRein("c", bool(here), begun=True)])
+    one = consent(cid="c", paused=bool(elsewhere))
+    assert watching.begin(one) is held
+    assert (watching.rein(one).paused, watching.rein(one).begun) == (held, False)
+
+
+def test_one_that_was_met_already_begins_anew():
+    watching = Watching()
+    rein = watching.rein(consent(cid="c"))
+    rein.paused = True
+    assert watching.begin(consent(cid="c"))
+    assert watching.rein(consent(cid="c")) is not rein
+
+
+def test_one_that_began_and_was_never_asked_for_is_forgotten():
+    watching = Watching()
+    watching.begin(consent(cid="c"))
+    assert watching.keep(set()) == ["c"]
+
+
+# -- a renewal ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "here", "away"), [(0, 1, 0, 1), (0, 1, 1, 0), (1, 1, 0, 0), (0, 0, 0, 0), (1, 0, 0, 0)]
+)
+def test_who_wants_to_watch_from_now_on_and_is_not_here_has_left(before: int, after: int, here: int, away: int):
+    clock, watching = HandClock(), Watching()
+    rein = watching.rein(consent(watched=bool(before)))
+    rein.watches |= {"w"} if here else set()
+    rein.want(watched=bool(after), now=clock.now())
+    assert (rein.watched, rein.left_at, rein.begun) == (bool(after), clock.now().boot if away else None, bool(away))

@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 
-from broker import websocket
+from broker import console_stream, websocket
 from broker.websocket import Departure, NotReservedError, OperatorConnection
 
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -253,8 +253,8 @@ async def test_a_stream_split_at_any_byte_is_the_same_stream() -> None:
     async with edge() as here, here.attached() as (_, connection, console):
         for cut in range(len(STREAM) + 1):
             console.payloads.clear()
-            connection.data_received(STREAM[:cut])
-            connection.data_received(STREAM[cut:])
+            connection._stream.data_received(STREAM[:cut])
+            connection._stream.data_received(STREAM[cut:])
             assert b"".join(console.payloads) == CARRIED
 
 
@@ -262,20 +262,20 @@ async def test_a_stream_byte_by_byte_is_the_same_stream() -> None:
     stream = STREAM + masked(Opcode.BINARY, BLOCK)
     async with edge() as here, here.attached() as (_, connection, console):
         for byte in stream:
-            connection.data_received(bytes((byte,)))
+            connection._stream.data_received(bytes((byte,)))
         assert b"".join(console.payloads) == CARRIED + BLOCK
 
 
 async def test_a_read_full_of_small_frames_takes_many_turns_of_the_loop() -> None:
     frames = [b"%04d" % number for number in range(1000)]
     async with edge() as here, here.attached() as (_, connection, console):
-        connection.data_received(b"".join(masked(Opcode.BINARY, frame) for frame in frames))
+        connection._stream.data_received(b"".join(masked(Opcode.BINARY, frame) for frame in frames))
         taken = len(console.payloads)
-        assert taken == websocket.FRAMES_A_TURN
+        assert taken == console_stream.FRAMES_A_TURN
         assert not connection.transport.is_reading()
         while taken < len(frames):
             await asyncio.sleep(0)
-            assert taken < len(console.payloads) <= taken + websocket.FRAMES_A_TURN
+            assert taken < len(console.payloads) <= taken + console_stream.FRAMES_A_TURN
             taken = len(console.payloads)
         assert console.payloads == frames
         assert connection.transport.is_reading()
@@ -313,7 +313,7 @@ async def test_a_payload_that_looks_like_a_frame_is_a_payload(pem: Path | None) 
     async with edge(pem) as here, here.raw() as (_, writer, connection, console):
         writer.write(bytes((0x82, 0x80 | len(inner))) + bytes(4))
         async with asyncio.timeout(5):
-            while not connection._rest:
+            while not connection._stream._rest:
                 await asyncio.sleep(0)
         writer.write(inner)
         await console.take(len(inner))
@@ -357,7 +357,7 @@ async def test_what_is_held_without_a_feed_is_bounded(pem: Path | None) -> None:
     async with edge(pem) as here, here.dial(write_limit=1) as client:
         connection = await here.accepted()
         await send_until_stuck(client)
-        assert len(connection._rest) <= ONE_READ + 2 * websocket.MAX_MESSAGE
+        assert len(connection._stream._rest) <= ONE_READ + 2 * console_stream.MAX_MESSAGE
         client.transport.abort()
 
 
@@ -380,12 +380,23 @@ async def test_after_a_pause_no_other_frame_comes_until_the_operator_is_resumed(
         assert console.payloads == frames
 
 
+async def test_a_ping_lets_no_frame_past_a_pause(pem: Path | None) -> None:
+    async with edge(pem) as here, here.attached() as (client, connection, console):
+        connection.pause_operator()
+        await asyncio.wait_for(await client.ping(), 5)
+        await client.send(b"held")
+        async with asyncio.timeout(5):
+            while not connection._stream._rest:
+                await asyncio.sleep(0)
+        assert console.payloads == []
+
+
 async def test_a_paused_operator_is_held_by_the_socket(pem: Path | None) -> None:
     async with edge(pem) as here, here.attached(write_limit=1) as (client, connection, console):
         connection.pause_operator()
         sent = await send_until_stuck(client)
         assert console.payloads == []
-        assert len(connection._rest) <= ONE_READ + 2 * websocket.MAX_MESSAGE
+        assert len(connection._stream._rest) <= ONE_READ + 2 * console_stream.MAX_MESSAGE
         connection.resume_operator()
         assert (await console.take(sent)).startswith(BLOCK * (sent // len(BLOCK)))
 
@@ -487,11 +498,11 @@ async def test_who_pours_small_frames_after_the_end_costs_the_loop_nothing(pem: 
     async with edge(pem) as here, here.raw() as (reader, writer, connection, _):
         flood = masked(Opcode.BINARY, b"Q") * 36_000
         handed: list[int] = []
-        connection._hand_over = lambda data: handed.append(len(data))
+        connection.hand_over = lambda data: handed.append(len(data))
         connection.end(4002, "consent-revoked")
-        connection.data_received(flood)
-        assert (handed, connection._rest, connection.transport.is_reading()) == ([], b"", False)
-        connection.data_received(flood)
+        connection._stream.data_received(flood)
+        assert (handed, connection._stream._rest, connection.transport.is_reading()) == ([], b"", False)
+        connection._stream.data_received(flood)
         assert handed == []
         assert await asyncio.wait_for(reader.read(2), 2) == b"\x88\x11"  # it is told all the same
         assert await wait_closed(connection, 5) < 1
@@ -501,11 +512,11 @@ async def test_who_pours_small_frames_after_the_end_costs_the_loop_nothing(pem: 
 async def test_what_was_held_of_small_frames_is_not_parsed_at_the_end(pem: Path | None) -> None:
     async with edge(pem) as here, here.raw() as (_, _, connection, _):
         connection.pause_operator()
-        connection.data_received(masked(Opcode.BINARY, b"Q") * 36_000)
+        connection._stream.data_received(masked(Opcode.BINARY, b"Q") * 36_000)
         handed: list[int] = []
-        connection._hand_over = lambda data: handed.append(len(data))
+        connection.hand_over = lambda data: handed.append(len(data))
         connection.end(4002, "consent-revoked")
-        assert (handed, connection._rest, connection.transport.is_reading()) == ([], b"", False)
+        assert (handed, connection._stream._rest, connection.transport.is_reading()) == ([], b"", False)
         assert await wait_closed(connection, 5) < 1
 
 
@@ -838,10 +849,11 @@ async def test_a_peer_that_takes_nothing_is_dropped_even_when_held(pem: Path | N
 
 async def test_without_reserve_it_is_an_ordinary_connection(pem: Path | None) -> None:
     async with edge(pem) as here, here.dial("/v1/control") as client:
-        for message in ("sign in", b"\0bytes", "x" * websocket.MAX_MESSAGE):
+        (await here.accepted()).vouched = True
+        for message in ("sign in", b"\0bytes", "x" * console_stream.MAX_MESSAGE):
             await client.send(message)
             assert await client.recv() == message
-        await client.send("x" * (websocket.MAX_MESSAGE + 1))
+        await client.send("x" * (console_stream.MAX_MESSAGE + 1))
         with pytest.raises(websockets.ConnectionClosedError) as closed:
             await client.recv()
         assert closed.value.rcvd.code == 1009

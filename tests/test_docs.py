@@ -361,6 +361,17 @@ def test_paths_are_there(page: Path) -> None:
         assert list(ROOT.glob(path)), path
 
 
+def test_each_promise_names_tests_that_are_there() -> None:
+    security = (ROOT / "docs/security.md").read_text()
+    table = rows(section(security, "## What is promised"), "promise")
+    assert [number for number, _ in table] == [str(n) for n in range(1, 12)]
+    for _, cell in table:
+        for group in cell.split(";"):
+            file, *tests = re.findall(r"`(\w+)`", group)
+            source = (ROOT / f"tests/{file}.py").read_text()
+            assert [name for name in tests if f"def {name}(" not in source] == []
+
+
 def test_decisions_that_the_code_cites_are_there() -> None:
     for source in PYTHON:
         for path in re.findall(r"docs/[\w/-]+\.md", source.read_text()):

@@ -383,3 +383,15 @@ def test_what_does_not_stand_is_not_found_by_its_cid(how: str):
     elif how == "key":
         books.use_keys({"other"})
     assert books.standing_as(one.cid, clock.now()) is None
+
+
+def test_at_most_another_is_the_earlier_end_on_each_clock():
+    assert Term(5, 2).at_most(Term(3, 4)) == Term(3, 4).at_most(Term(5, 2)) == Term(3, 2)
+
+
+def test_nothing_stands_again_by_a_clock_set_back_behind_what_was_noted():
+    clock, one, books = HandClock(), consent(60), ledger()
+    books.accept(one, PIN, clock.now())
+    books.prune(clock.step(60))
+    clock.step(-30)
+    assert (standing(books, clock.now()), books.standing_as(one.cid, clock.now())) == (set(), None)

@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import uvloop
@@ -115,6 +118,43 @@ async def settled_clients(libvirt_host: LibvirtHost) -> int:
         await asyncio.sleep(0.1)  # libvirtd closes in its own time and says so to nobody
         counts.append(sum("socket:" in target for target in descriptors(libvirt_host.pid).values()))
     return counts[-1]
+
+
+@contextmanager
+def few_descriptors(spare: int) -> Iterator[None]:
+    """This process may open so many more, and no more."""
+    before, limit = resource.getrlimit(resource.RLIMIT_NOFILE), 0
+    used = descriptors(os.getpid()).keys()
+    while spare or limit in used:
+        spare -= limit not in used
+        limit += 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_a_dial_that_finds_no_descriptor_left_harms_no_other_line(
+    libvirt_host: LibvirtHost, shared_guest: Guest, guest: Guest, kind: Kind
+) -> None:
+    """A stranger's connections can use them up. Wherever the dial is then, it alone fails (invariant 5)."""
+    host = host_of(libvirt_host)
+    async with started_dialer() as dialer:
+        line = await dialer.dial(host, shared_guest.uuid, Kind.SERIAL)
+        before = descriptors(os.getpid()).keys()
+        failed = 0
+        for spare in range(10):
+            with few_descriptors(spare):
+                try:
+                    (await dialer.dial(host, guest.uuid, kind)).cut()
+                except DialError:
+                    failed += 1
+            await ask(line, b"echo $((6*7))", b"\r\n42\r\n")
+            assert descriptors(os.getpid()).keys() == before, spare
+        assert 0 < failed < 10
+        line.cut()
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from oidc.failure import NotBelieved
-from oidc.id_token import MAX_TOKEN, parse, verify
+from oidc.id_token import MAX_TOKEN, check_access_token, parse, verify
 from oidc.key_set import Algorithm
 
 ISSUER, CLIENT, NONCE, NOW = "https://id.example", "console", "n-1", 1_800_000_000
@@ -89,6 +89,40 @@ def test_what_is_just_within_the_skew_is_taken() -> None:
     assert verified(signed(exp=NOW - 59, iat=NOW - 600, nbf=NOW + 60))["sub"] == "s"
 
 
+@pytest.mark.parametrize("claims", [{"iat": NOW + 60}, {"sub": "s" * 255}, {"exp": (1 << 40) - 1}])
+def test_what_is_just_within_its_bound_is_taken(claims: dict[str, Any]) -> None:
+    assert verified(signed(**claims))["iss"] == ISSUER
+
+
+@pytest.mark.parametrize("claims", [{"exp": 1 << 40}, {"nbf": -1}, {"exp": 1 << 400}])
+def test_what_is_no_time_is_not_believed(claims: dict[str, Any]) -> None:
+    with pytest.raises(NotBelieved):
+        verified(signed(**claims))
+
+
+# of "token": what OpenSSL's sha256 and sha512 give, the left half, as base64url
+AT_HASHES = [
+    (Algorithm.RS256, "PEaenWxYddN6Q_NT1PiOYQ"),
+    (Algorithm.ES256, "PEaenWxYddN6Q_NT1PiOYQ"),
+    (Algorithm.EDDSA, "ImXaughy_DrvFp0Hk2XlkPDLyO1GwqeYTIpkKAPP2Ww"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "at_hash"), AT_HASHES)
+def test_the_access_token_that_it_names_is_taken(algorithm: Algorithm, at_hash: str) -> None:
+    check_access_token({"at_hash": at_hash}, algorithm, "token")
+
+
+def test_it_need_not_name_an_access_token() -> None:
+    check_access_token({}, Algorithm.RS256, "token")
+
+
+@pytest.mark.parametrize("at_hash", [AT_HASHES[2][1], AT_HASHES[0][1] + "=", AT_HASHES[0][1][:-1], "", None, 1, ["x"]])
+def test_it_names_another_access_token(at_hash: object) -> None:
+    with pytest.raises(NotBelieved):
+        check_access_token({"at_hash": at_hash}, Algorithm.RS256, "token")
+
+
 def test_another_keys_signature() -> None:
     with pytest.raises(NotBelieved):
         verified(signed(ed25519.Ed25519PrivateKey.generate()))
@@ -141,7 +175,8 @@ def test_a_header_that_names_no_key(kid: object) -> None:
         raw('{"alg": "EdDSA", "alg": "EdDSA", "kid": "k"}'),
         raw('{"alg": "EdDSA", "kid": "k"}', '{"exp": NaN}'),
         raw('{"alg": "EdDSA", "kid": "k"}') + "=",
-        "a" * (MAX_TOKEN + 1),
+        signed(filler="a" * MAX_TOKEN),
+        signed() + "é",
     ],
     ids=lambda text: text[:20],
 )
@@ -150,5 +185,11 @@ def test_what_is_no_token(text: str) -> None:
         parse(text)
 
 
+def test_a_keys_name_of_256_characters_is_taken() -> None:
+    assert parse(signed(header={"kid": "k" * 256})).kid == "k" * 256
+
+
 def test_nothing_of_a_token_is_shown() -> None:
-    assert NONCE not in repr(parse(signed()))
+    token = parse(signed())
+    assert NONCE not in repr(token)
+    assert token.text not in repr(token)

@@ -39,6 +39,10 @@ UNUSABLE = [
     jwk(kty="unknown"),
     {"kty": "oct", "k": segment(b"secret"), "kid": "key-1"},
     {**jwk(), "d": segment(EDWARDS.private_bytes_raw())},  # a private key in a public set is nobody's
+    jwk(alg="none"),
+    jwk(alg="HS256"),
+    jwk(alg=["EdDSA"]),
+    jwk(crv={}),
     weak_rsa(),
     other_curve(),
     {},
@@ -49,6 +53,21 @@ UNUSABLE = [
 def test_a_key_that_cannot_be_used_is_left_out(entry: dict[str, Any]):
     good = jwk("RS256", "good")
     assert list(read_key_set(jwks(entry, good))) == [("good", Algorithm.RS256)]
+
+
+@pytest.mark.parametrize("entry", [5, None, "key", ["kty"]])
+def test_what_is_no_entry_is_left_out(entry: Any) -> None:
+    assert list(read_key_set(jwks(entry, jwk("RS256", "good")))) == [("good", Algorithm.RS256)]
+
+
+def test_a_set_of_64_is_read() -> None:
+    assert len(read_key_set(jwks(*(jwk(kid=str(number)) for number in range(64))))) == 64
+
+
+@pytest.mark.parametrize("bits", [2048, 8192])
+def test_an_rsa_key_at_its_bounds_is_taken(bits: int) -> None:
+    numbers = jwt.utils.to_base64url_uint((1 << bits - 1) | 1).decode()
+    assert len(read_key_set(jwks(jwk("RS256", n=numbers)))) == 1
 
 
 def test_two_keys_of_one_name_are_none():
@@ -64,3 +83,11 @@ def test_what_is_no_key_set(raw: bytes):
 def test_an_rsa_key_that_would_cost_too_much_is_left_out() -> None:
     numbers = jwt.utils.to_base64url_uint((1 << 16_383) | 1).decode()
     assert read_key_set(jwks(jwk("RS256", n=numbers))) == {}
+
+
+@pytest.mark.timeout(5)
+def test_no_primes_are_looked_for_in_a_private_key() -> None:
+    """Of 8 KB an issuer could make hours of work, in the loop that every console is served by."""
+    modulus, exponent = (jwt.utils.to_base64url_uint((1 << 24_575) | one).decode() for one in (1, 3))
+    entry = jwk("RS256", n=modulus) | {"d": exponent}
+    assert read_key_set(jwks(entry)) == {}

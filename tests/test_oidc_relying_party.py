@@ -276,6 +276,17 @@ async def test_a_life_that_is_no_time_is_left_out(issuer: ScriptedIssuer, certif
     assert (await party.finish(begun.pending, "code", begun.pending.state, issuer.url)).expires_in is None
 
 
+async def test_an_access_token_that_the_id_token_does_not_come_with(issuer: ScriptedIssuer, certificates: Authority) -> None:
+    party = party_of(issuer, certificates)
+    begun = await party.begin()
+    issuer.nonce = begun.pending.nonce
+    issuer.answers["/token"] = dumped(
+        issuer.granted(id_token=issuer.id_token(at_hash="ImXaughy_DrvFp0Hk2XlkPDLyO1GwqeYTIpkKAPP2Ww"))
+    )
+    with pytest.raises(NotBelieved):
+        await party.finish(begun.pending, "code", begun.pending.state, issuer.url)
+
+
 WRONG = [
     said(b"", "302 Found", "location: https://localhost:1/\r\n"),
     said(b"no json"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from eva.consent import Consent, Revocation
 from eva.ending import Ending
 from eva.token import Typ, verify
 from eva.wire import Envelope, Event
-from provider.consent.authority import Refusal
+from provider.consent.ask import Ask
+from provider.consent.authority import Refusal, Refused
 from provider.consent.desk import enrol, replace
-from provider.store.books import State
+from provider.store.filed import Filed, Notice, State
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti
 
@@ -191,3 +194,51 @@ def test_what_was_revoked_is_not_revoked_again_for_another_key(office: Office):
 
 def test_a_key_for_a_name_that_is_not_enrolled_replaces_nothing(office: Office):
     assert office.refusal(lambda: office.do(lambda desk: replace(desk, "AzS-ERCS09", Pen("x").public))) is Refusal.UNKNOWN_NODE
+
+
+def test_what_its_node_has_ended_is_never_acknowledged(office: Office):
+    offer = office.offer()
+    jti = offer.consent.jti
+    office.receive(office.pen, office.pen.receipt(Event.ACCEPTED, jti), office.pen.receipt(Event.ENDED, jti, reason="vm-gone"))
+    assert office.do(lambda desk: desk.acknowledge(jti)) is None
+
+
+def test_an_offer_that_was_accepted_at_the_last_moment_is_granted(office: Office):
+    offer = office.offer()
+    office.receive(office.pen, office.pen.receipt(Event.ACCEPTED, offer.consent.jti))
+    assert isinstance(office.do(lambda desk: desk.settle(offer.consent.jti)), Filed)
+    assert office.do(lambda desk: desk.books.consent(offer.consent.jti)).state(office.now) is State.GRANTED
+
+
+def test_one_that_was_not_is_taken_back(office: Office):
+    offer = office.offer()
+    assert isinstance(office.do(lambda desk: desk.settle(offer.consent.jti)), Notice)
+    office.receive(office.pen, office.pen.receipt(Event.ACCEPTED, offer.consent.jti))
+    assert office.do(lambda desk: desk.settle(offer.consent.jti)).consent == offer.consent.jti
+
+
+LONG = Ask(VM, "tenant", reason="\N{GRINNING FACE}" * 256)
+
+
+def test_what_no_token_could_hold_is_refused(office: Office):
+    office.alive()
+    assert office.refusal(lambda: office.do(lambda desk: desk.offer(LONG, 15_000))) is Refusal.TOO_BIG
+
+
+def test_what_one_node_could_be_given_and_another_could_not_is_refused(office: Office):
+    """A consent that cannot follow its VM when its node is lost was never one."""
+    office.alive()
+    enrolled = Pen("a" * 63)
+    office.do(lambda desk: enrol(desk.books, enrolled.name, enrolled.public, NOW * 1000))
+    office.ask(enrolled.request())
+
+    def offered(length: int, node: str) -> bool:
+        ask = Ask(VM, "tenant", reason="\N{GRINNING FACE}" * length, node=node)
+        with suppress(Refused):
+            office.do(lambda desk: desk.offer(ask, 15_000))
+            return True
+        return False
+
+    takes = [[offered(length, name) for length in range(150, 256)] for name in ("AzS-ERCS01", enrolled.name)]
+    assert takes[0] == takes[1]
+    assert {True, False} <= set(takes[0])

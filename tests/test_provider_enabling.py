@@ -13,7 +13,7 @@ from provider.consent.desk import Offer
 from provider.consent.disabling import disable_subscription, set_global_state
 from provider.consent.enabling import UnderWay, enable
 from provider.consent.features import GlobalState
-from provider.store.books import State
+from provider.store.filed import State
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 
 ASK = Ask(VM, "tenant")
@@ -340,3 +340,27 @@ def test_disabling_the_feature_ends_every_consent(office: Office):
     for vm in (VM, other):
         accepted(office, offered(office, Ask(vm, "tenant")))
     assert len(office.do(lambda desk: set_global_state(desk, GlobalState.DISABLED))) == 2
+
+
+def test_to_say_it_again_is_to_wait_again(office: Office):
+    """What no node has confirmed yet is not done, whoever asks."""
+    office.granted()
+    (first,) = office.do(lambda desk: disable_subscription(desk, VM.subscription))
+    assert office.do(lambda desk: disable_subscription(desk, VM.subscription)) == [first]
+    assert office.do(lambda desk: set_global_state(desk, GlobalState.DISABLED)) == [first]
+    office.receive(office.pen, office.pen.receipt(Event.ENDED, first.jti, first.seq, sessions="0", cut_us="1"))
+    assert office.do(lambda desk: disable_subscription(desk, VM.subscription)) == []
+
+
+def test_one_subscriptions_end_waits_for_no_others(office: Office):
+    other = office.in_other_subscription()
+    office.granted(other)
+    office.do(lambda desk: disable_subscription(desk, other.subscription))
+    assert office.do(lambda desk: disable_subscription(desk, VM.subscription)) == []
+
+
+def test_nobody_waits_for_what_has_run_out(office: Office):
+    office.granted()
+    office.do(lambda desk: disable_subscription(desk, VM.subscription))
+    office.now += 3600
+    assert office.do(lambda desk: disable_subscription(desk, VM.subscription)) == []

@@ -53,6 +53,16 @@ def test_who_is_turned_away_takes_no_seat():
     assert not full(seats, "a")
 
 
+def test_a_seat_given_back_is_one():
+    seats = Seats()
+    with ExitStack() as taken:
+        for _ in range(FOR_ONE - 1):
+            taken.enter_context(seats.one("a"))
+        assert not full(seats, "a")
+        taken.enter_context(seats.one("a"))
+        assert full(seats, "a")
+
+
 async def _nothing() -> Message:
     raise AssertionError
 

@@ -12,7 +12,7 @@ from eva.wire import MAX_REVOCATIONS, Envelope, Event
 from provider.consent.authority import RecentNonces, Refusal
 from provider.consent.desk import replace
 from provider.consent.intake import Ahead, Intake, Numbers
-from provider.store.books import Enrolled, State
+from provider.store.filed import Enrolled, State
 from tests.provider_office import NOW, OTHER_VM, VM, Office
 from tests.provider_parts import Pen, jti
 

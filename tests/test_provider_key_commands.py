@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,6 @@ from lab.certificates import Authority
 from provider.command import cli
 from provider.keys import signing_path
 from tests.provider_parts import Cloud, running_cloud, signing_key
-
-
-@pytest.fixture
-def still(tmp_path: Path, certificates: Authority) -> Iterator[Cloud]:
-    """A provider whose daemon does not run, with key set 1."""
-    cloud = Cloud(tmp_path, certificates)
-    yield cloud
-    cloud.close()
 
 
 def listed(cloud: Cloud) -> list[dict[str, Any]]:
@@ -53,141 +44,141 @@ def sign(root: Path, request: Path, out: Path, *more: str, answer: str = "") -> 
     return found.exit_code, found.output
 
 
-def test_the_first_key_signs(still: Cloud):
-    (row,) = listed(still)
+def test_the_first_key_signs(still_provider: Cloud):
+    (row,) = listed(still_provider)
     assert (row["state"], row["consents"], row["here"], row["until_ms"], row["withdrawn_ms"]) == ("signs", 0, True, None, None)
 
 
-def test_rotate_makes_a_key_that_signs_from_then_on(still: Cloud):
-    (first,) = listed(still)
-    out = done(still, "rotate")
-    old, new = listed(still)
+def test_rotate_makes_a_key_that_signs_from_then_on(still_provider: Cloud):
+    (first,) = listed(still_provider)
+    out = done(still_provider, "rotate")
+    old, new = listed(still_provider)
     assert (old["kid"], old["state"], new["state"]) == (first["kid"], "stands", "signs")
     assert old["until_ms"] == new["since_ms"]
     assert new["kid"] in out
-    assert signing_path(keys_of(still), new["kid"]).stat().st_mode & 0o777 == 0o600
-    assert still.run("check-config").out.strip().endswith(f"key set 2 (signing key {new['kid']}) are good")
+    assert signing_path(keys_of(still_provider), new["kid"]).stat().st_mode & 0o777 == 0o600
+    assert still_provider.run("check-config").out.strip().endswith(f"key set 2 (signing key {new['kid']}) are good")
 
 
-def test_withdraw_takes_the_old_key_out(still: Cloud):
-    done(still, "rotate")
-    old, new = listed(still)
-    assert f"0 consents end with {old['kid']}" in done(still, "withdraw", old["kid"])
-    gone, stays = listed(still)
+def test_withdraw_takes_the_old_key_out(still_provider: Cloud):
+    done(still_provider, "rotate")
+    old, new = listed(still_provider)
+    assert f"0 consents end with {old['kid']}" in done(still_provider, "withdraw", old["kid"])
+    gone, stays = listed(still_provider)
     assert (gone["state"], gone["withdrawn_ms"] is not None, stays["state"]) == ("withdrawn", True, "signs")
-    text = done(still, "list")
+    text = done(still_provider, "list")
     assert f"{old['kid']}\twithdrawn" in text
     assert f"{new['kid']}\tsigns" in text
 
 
 @pytest.mark.parametrize("rotated", [False, True])
-def test_the_key_that_signs_is_not_withdrawn(still: Cloud, rotated: bool):
+def test_the_key_that_signs_is_not_withdrawn(still_provider: Cloud, rotated: bool):
     if rotated:
-        done(still, "rotate")
-    ran = still.run("keys", "withdraw", listed(still)[-1]["kid"])
+        done(still_provider, "rotate")
+    ran = still_provider.run("keys", "withdraw", listed(still_provider)[-1]["kid"])
     assert (ran.code, "rotate first" in ran.err) == (1, True)
-    assert still.run("check-config").code == 0
+    assert still_provider.run("check-config").code == 0
 
 
-def test_a_key_that_nobody_knows_is_not_withdrawn(still: Cloud):
-    ran = still.run("keys", "withdraw", signing_key().kid)
+def test_a_key_that_nobody_knows_is_not_withdrawn(still_provider: Cloud):
+    ran = still_provider.run("keys", "withdraw", signing_key().kid)
     assert (ran.code, "has no key" in ran.err) == (1, True)
 
 
-def test_without_the_root_key_the_other_way_is_told_and_nothing_made(still: Cloud):
-    away(still)
-    before = sorted(keys_of(still).iterdir())
-    for words in (("rotate",), ("withdraw", listed(still)[0]["kid"])):
-        ran = still.run("keys", *words)
+def test_without_the_root_key_the_other_way_is_told_and_nothing_made(still_provider: Cloud):
+    away(still_provider)
+    before = sorted(keys_of(still_provider).iterdir())
+    for words in (("rotate",), ("withdraw", listed(still_provider)[0]["kid"])):
+        ran = still_provider.run("keys", *words)
         assert (ran.code, "keys request" in ran.err) == (1, True)
-    assert sorted(keys_of(still).iterdir()) == before
+    assert sorted(keys_of(still_provider).iterdir()) == before
 
 
-def test_a_root_key_elsewhere_signs_a_rotation(still: Cloud):
-    root = away(still)
-    request, signed = still.place.directory / "request", root.parent / "signed"
-    asked = done(still, "request", str(request))
-    (pem,) = [path for path in keys_of(still).glob("signing-*.pem") if path.name in asked]
+def test_a_root_key_elsewhere_signs_a_rotation(still_provider: Cloud):
+    root = away(still_provider)
+    request, signed = still_provider.place.directory / "request", root.parent / "signed"
+    asked = done(still_provider, "request", str(request))
+    (pem,) = [path for path in keys_of(still_provider).glob("signing-*.pem") if path.name in asked]
     kid = pem.stem.removeprefix("signing-")
     code, said = sign(root, request, signed, answer="y\n")
     assert code == 0, said
     # what is to be compared is said alike on both sides
     assert next(line for line in asked.splitlines() if kid in line and "signs" in line) in said
-    assert listed(still)[-1]["kid"] != kid
-    assert f"key set 2: {kid} signs" in done(still, "install", str(signed))
-    assert listed(still)[-1]["kid"] == kid
+    assert listed(still_provider)[-1]["kid"] != kid
+    assert f"key set 2: {kid} signs" in done(still_provider, "install", str(signed))
+    assert listed(still_provider)[-1]["kid"] == kid
 
 
-def test_a_root_key_elsewhere_signs_a_withdrawal(still: Cloud):
-    done(still, "rotate")
-    old = listed(still)[0]["kid"]
-    root = away(still)
-    request, signed = still.place.directory / "request", root.parent / "signed"
-    assert f"{old}  WITHDRAWN" in done(still, "request", str(request), "--withdraw", old)
+def test_a_root_key_elsewhere_signs_a_withdrawal(still_provider: Cloud):
+    done(still_provider, "rotate")
+    old = listed(still_provider)[0]["kid"]
+    root = away(still_provider)
+    request, signed = still_provider.place.directory / "request", root.parent / "signed"
+    assert f"{old}  WITHDRAWN" in done(still_provider, "request", str(request), "--withdraw", old)
     assert sign(root, request, signed, "--yes")[0] == 0
-    assert f"0 consents end with {old}" in done(still, "install", str(signed))
-    assert listed(still)[0]["state"] == "withdrawn"
+    assert f"0 consents end with {old}" in done(still_provider, "install", str(signed))
+    assert listed(still_provider)[0]["state"] == "withdrawn"
 
 
-def test_a_no_signs_nothing(still: Cloud):
-    root = away(still)
-    request, signed = still.place.directory / "request", root.parent / "signed"
-    done(still, "request", str(request))
+def test_a_no_signs_nothing(still_provider: Cloud):
+    root = away(still_provider)
+    request, signed = still_provider.place.directory / "request", root.parent / "signed"
+    done(still_provider, "request", str(request))
     assert sign(root, request, signed, answer="n\n")[0] == 1
     assert not signed.exists()
 
 
-def test_a_signed_set_is_installed_once_and_in_its_turn(still: Cloud):
-    root = away(still)
+def test_a_signed_set_is_installed_once_and_in_its_turn(still_provider: Cloud):
+    root = away(still_provider)
     signed = []
     for name in ("a", "b"):
-        request = still.place.directory / name
-        done(still, "request", str(request))
+        request = still_provider.place.directory / name
+        done(still_provider, "request", str(request))
         signed.append(root.parent / name)
         assert sign(root, request, signed[-1], "--yes")[0] == 0
-    done(still, "install", str(signed[0]))
+    done(still_provider, "install", str(signed[0]))
     for path in signed:
-        ran = still.run("keys", "install", str(path))
+        ran = still_provider.run("keys", "install", str(path))
         assert (ran.code, "the newest is 2" in ran.err) == (1, True)
 
 
-def test_a_set_signed_by_another_root_is_not_installed(still: Cloud):
-    request = still.place.directory / "request"
-    done(still, "request", str(request))
+def test_a_set_signed_by_another_root_is_not_installed(still_provider: Cloud):
+    request = still_provider.place.directory / "request"
+    done(still_provider, "request", str(request))
     body = json.loads(request.read_text())
-    forged = still.place.directory / "forged"
+    forged = still_provider.place.directory / "forged"
     forged.write_text(json.dumps({"keys": signing_key().sign(Typ.KEYS, body["next"]), "signing": body["signing"]}))
-    ran = still.run("keys", "install", str(forged))
+    ran = still_provider.run("keys", "install", str(forged))
     assert (ran.code, "not signed by the root key" in ran.err) == (1, True)
-    assert len(listed(still)) == 1
+    assert len(listed(still_provider)) == 1
 
 
-def test_a_set_whose_signing_key_is_not_here_is_not_installed(still: Cloud):
-    root = away(still)
-    request, signed = still.place.directory / "request", root.parent / "signed"
-    done(still, "request", str(request))
+def test_a_set_whose_signing_key_is_not_here_is_not_installed(still_provider: Cloud):
+    root = away(still_provider)
+    request, signed = still_provider.place.directory / "request", root.parent / "signed"
+    done(still_provider, "request", str(request))
     sign(root, request, signed, "--yes")
     (pem,) = [
         path
-        for path in keys_of(still).glob("signing-*.pem")
-        if path.name.removeprefix("signing-")[:22] != listed(still)[0]["kid"]
+        for path in keys_of(still_provider).glob("signing-*.pem")
+        if path.name.removeprefix("signing-")[:22] != listed(still_provider)[0]["kid"]
     ]
     pem.unlink()
-    ran = still.run("keys", "install", str(signed))
+    ran = still_provider.run("keys", "install", str(signed))
     assert (ran.code, str(pem) in ran.err) == (78, True)
 
 
-def test_a_request_is_not_written_over(still: Cloud):
-    path = still.place.directory / "request"
+def test_a_request_is_not_written_over(still_provider: Cloud):
+    path = still_provider.place.directory / "request"
     path.write_text("mine")
-    before = sorted(keys_of(still).iterdir())
-    assert still.run("keys", "request", str(path)).code == 1
-    assert (path.read_text(), sorted(keys_of(still).iterdir())) == ("mine", before)
+    before = sorted(keys_of(still_provider).iterdir())
+    assert still_provider.run("keys", "request", str(path)).code == 1
+    assert (path.read_text(), sorted(keys_of(still_provider).iterdir())) == ("mine", before)
 
 
-def test_an_open_root_key_is_refused(still: Cloud):
-    (keys_of(still) / "root.pem").chmod(0o644)
-    ran = still.run("keys", "rotate")
+def test_an_open_root_key_is_refused(still_provider: Cloud):
+    (keys_of(still_provider) / "root.pem").chmod(0o644)
+    ran = still_provider.run("keys", "rotate")
     assert (ran.code, "0644" in ran.err) == (78, True)
 
 

@@ -17,7 +17,7 @@ from provider.consent.waits import Waits
 from provider.keys import Signers
 from provider.meters import Meters
 from provider.settings import KeyFiles
-from provider.store.books import Notice
+from provider.store.filed import Notice
 from provider.store.records import Records
 from tests.provider_office import VM, Office
 

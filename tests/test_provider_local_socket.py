@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from lab.certificates import Authority
 from provider.local_socket import unix_socket
-from tests.provider_parts import Cloud, running_cloud
+from tests.provider_parts import Cloud
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, certificates: Authority) -> Iterator[Cloud]:
-    with running_cloud(tmp_path_factory.mktemp("provider"), certificates) as cloud:
-        yield cloud
+async def test_the_socket_is_the_owners_alone(provider: Cloud):
+    assert (provider.place.directory / "admin.sock").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.fixture
-def cloud(running: Cloud) -> Cloud:
-    """The module's provider, with a node and a virtual machine of the test's own."""
-    running.fresh()
-    return running
-
-
-async def test_the_socket_is_the_owners_alone(cloud: Cloud):
-    assert (cloud.place.directory / "admin.sock").stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_bad_wish_is_refused_with_its_reason(cloud: Cloud):
-    transport = httpx.HTTPTransport(uds=str(cloud.place.directory / "admin.sock"))
+async def test_a_bad_wish_is_refused_with_its_reason(provider: Cloud):
+    transport = httpx.HTTPTransport(uds=str(provider.place.directory / "admin.sock"))
     with httpx.Client(transport=transport, base_url="http://provider", timeout=10) as client:
         answer = client.post("/revoke", json={"resource_id": "/x"})
         assert (answer.status_code, answer.json()["error"]) == (400, "bad-request")

@@ -16,7 +16,7 @@ from provider.consent.disabling import disable_subscription
 from provider.consent.enabling import enable
 from provider.consent.loss import MARGIN_MS, MOVED, Hearing, Moves, is_lost, is_work, move
 from provider.consent.standing import standing
-from provider.store.books import State
+from provider.store.filed import State
 from tests.provider_office import NOW, VM, Office
 
 CUT = 15
@@ -96,7 +96,7 @@ class Cloud:
         self.office.receive(self.office.other, self.office.other.receipt(event, jti, **facts))
 
     def shown(self):
-        return self.office.do(lambda desk: standing(desk.records, desk.features, VM, self.office.now))
+        return self.office.do(lambda desk: standing(desk.records, desk.visits, desk.features, VM, self.office.now))
 
 
 @pytest.fixture
@@ -312,3 +312,41 @@ def test_without_lost_nodes_there_is_nothing_to_do(cloud: Cloud):
     assert not cloud.office.do(lambda desk: is_work(desk.records, [], NOW))
     assert cloud.office.do(lambda desk: is_work(desk.records, ["AzS-ERCS01"], NOW))
     assert MARGIN_MS == 15_000
+
+
+def test_a_clock_set_back_since_the_consent_moves_it_when_it_is_right_again(cloud: Cloud):
+    """A token of the future would be refused: what cannot be signed now must not stop the watch over nodes."""
+    consent = cloud.granted()
+    cloud.lose()
+    cloud.says(Event.REFUSED, cloud.office.do(lambda desk: desk.records.tokens_of(consent.cid))[-1].jti, why="vm-unknown")
+    cloud.office.do(lambda desk: desk.books.update_node("AzS-ERCS01", asked_ms=0))
+    cloud.office.now = NOW - 60
+    cloud.alive()
+    assert cloud.move().offers == ()
+    cloud.office.now = NOW + 120
+    cloud.alive()
+    assert moved(cloud.move()).cid == consent.cid
+
+
+def test_a_node_that_has_not_the_consent_lifts_no_pause(cloud: Cloud):
+    consent = cloud.granted()
+    office = cloud.office
+    for pen, word, at in ((office.pen, Audited.INPUT_PAUSED, 1), (office.other, Audited.INPUT_RESUMED, 2)):
+        record = Chains().next(consent.cid, word, {"by": "tenant:lessee", "watch": "1"}, (NOW + at) * 1000)
+        office.receive(pen, pen.recorded(record))
+    assert moved(cloud.lose()).paused
+
+
+def test_a_word_of_the_future_is_one_of_when_it_came(cloud: Cloud):
+    """A node whose clock is wrong, or who lies, has not the last word for ever."""
+    consent = cloud.granted()
+    office = cloud.office
+    record = Chains().next(consent.cid, Audited.INPUT_RESUMED, {"by": "tenant:lessee", "watch": "1"}, (NOW + 10_000) * 1000)
+    office.receive(office.pen, office.pen.recorded(record))
+    again = moved(cloud.lose())
+    cloud.says(Event.ACCEPTED, again.jti)
+    record = Chains().next(consent.cid, Audited.INPUT_PAUSED, {"by": "tenant:lessee", "watch": "1"}, office.now * 1000)
+    office.receive(office.other, office.other.recorded(record))
+    office.now += 31
+    office.ask(office.pen.request(seq=1))
+    assert moved(cloud.move()).paused

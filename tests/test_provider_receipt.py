@@ -327,3 +327,22 @@ def test_an_answer_is_bounded(office: Office):
     body = json.loads(office.do(lambda desk: document(desk.records, VM, None, NOW * 1000)))
     assert len(body["tokens"]) == PAGE
     assert body["next"] == f"{office.pen.key.kid}.{PAGE}"
+
+
+def test_a_node_that_never_had_the_consent_has_no_word_in_its_receipt(office: Office):
+    consent = office.granted()
+    record = Chains().next(consent.cid, Audited.SESSION_START, STARTED, NOW * 1000)
+    told = office.other.recorded(record)
+    office.receive(office.other, told)
+    body = json.loads(office.do(lambda desk: document(desk.records, VM, consent.cid, NOW * 1000)))
+    assert len(body["tokens"]) == 1
+    assert told not in body["tokens"]
+
+
+def test_the_newest_is_the_one_given_last_however_long_it_lasts(office: Office):
+    office.granted()
+    office.do(lambda desk: desk.revoke_vm(VM, Ending.CONSENT_REVOKED))
+    office.now += 10
+    short = office.offer(seconds=60).consent
+    body = json.loads(office.do(lambda desk: document(desk.records, VM, None, NOW * 1000)))
+    assert body["consent_id"] == short.cid

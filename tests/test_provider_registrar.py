@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import Connection
 
 from eva.consent import Access, Revocation
 from eva.ending import Ending
@@ -21,15 +23,19 @@ from provider.consent.authority import Refusal, Refused
 from provider.consent.features import GlobalState
 from provider.consent.loss import Hearing, Moves
 from provider.consent.registrar import Registrar
-from provider.keys import Signers, load_signer
+from provider.keys import Signer, Signers, load_signer
 from provider.meters import Meters
 from provider.mqtt import MqttPost
 from provider.settings import Limits, read
-from provider.store.books import Books, State
+from provider.store.books import Books
+from provider.store.filed import State
 from provider.store.store import Store, StoreThread
+from tests.provider_office import VM, Office
 from tests.provider_parts import Cloud, Node, Pen
 
 SECONDS = 3  # that a call may take
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +325,56 @@ async def test_what_a_lost_store_knew_can_be_revoked(cloud: Cloud):
         (mine,) = [cut for cut in cuts if cut.notice.node == found[0].pen.name]
         assert mine.confirmed
         assert found[0].revocations[0].resource_id == vm
+
+
+# what comes at the last moment
+
+
+class Crossed(StoreThread):
+    """Before its transaction of this number, another comes between."""
+
+    def __init__(self, office: Office, number: int, between: Callable[[], object]) -> None:
+        super().__init__(office.store)
+        self._left = number
+        self._between = between
+
+    async def write(self, decide: Callable[[Connection], T]) -> T:
+        self._left -= 1
+        if self._left == 0:
+            self._between()
+        return await super().write(decide)
+
+
+class NoPost:
+    async def send(self, topic: str, payload: bytes, *, expires: int | None, patience: float) -> None:
+        pass
+
+
+class OneSigner:
+    def __init__(self, signer: Signer) -> None:
+        self.current = signer
+
+    def in_force(self, _: Connection) -> Signer:
+        return self.current
+
+
+@pytest.mark.parametrize("number", [2, 3])
+async def test_a_renewal_that_is_accepted_while_it_is_given_up_leaves_a_consent(office: Office, number: int):
+    """To take it back then would end what its giver asked to go on: the old token is gone at the node."""
+    office.now = int(time.time())
+    first = office.granted()
+    office.ask(office.pen.request())
+
+    def accepts() -> None:
+        (renewal,) = (one for one in office.do(lambda desk: desk.records.tokens_of(first.cid)) if one.jti != first.jti)
+        office.receive(office.pen, office.pen.receipt(Event.ACCEPTED, renewal.jti, uuid="u"))
+
+    thread = Crossed(office, number, accepts)
+    provider = Registrar(thread, OneSigner(office.signer), NoPost(), Limits(15, 1), Meters())  # type: ignore[arg-type]
+    with suppress(Refused):
+        await provider.enable_access(Ask(VM, "tenant", renew=True))
+    assert (await provider.enable_access(Ask(VM, "tenant"))).consent.cid == first.cid
+    await asyncio.to_thread(thread.close)
 
 
 # node loss

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -14,41 +13,27 @@ from eva.resource_id import ResourceId
 from eva.token import Typ, thumbprint, verify
 from eva.whereabouts import WHEREABOUTS_PATH, Query, Whereabouts
 from eva.wire import CONTENT_TYPE, LEASE_PATH, MAX_ENVELOPE, NODES, Envelope, KeySet, Lease
-from lab.certificates import Authority
 from lab.ports import free_port
 from provider.keys import read_public
 from provider.service import tcp_socket
-from tests.provider_parts import Cloud, Pen, jti, now, running_cloud
+from tests.provider_parts import Cloud, Pen, jti, now
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, certificates: Authority) -> Iterator[Cloud]:
-    with running_cloud(tmp_path_factory.mktemp("provider"), certificates) as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def cloud(running: Cloud) -> Cloud:
-    """The module's provider, with a node and a virtual machine of the test's own."""
-    running.fresh()
-    return running
-
-
-def post(cloud: Cloud, body: bytes, content_type: str = CONTENT_TYPE) -> httpx.Response:
-    context = ssl.create_default_context(cafile=str(cloud.place.ca))
-    url = f"https://127.0.0.1:{cloud.place.lease_port}{LEASE_PATH}"
+def post(provider: Cloud, body: bytes, content_type: str = CONTENT_TYPE) -> httpx.Response:
+    context = ssl.create_default_context(cafile=str(provider.place.ca))
+    url = f"https://127.0.0.1:{provider.place.lease_port}{LEASE_PATH}"
     return httpx.post(url, content=body, headers={"content-type": content_type}, verify=context, timeout=10)
 
 
-async def test_a_lease_over_https_is_the_same_envelope(cloud: Cloud):
+async def test_a_lease_over_https_is_the_same_envelope(provider: Cloud):
     nonce = jti()
-    answer = post(cloud, Envelope(cloud.pen.request(nonce)).encode())
+    answer = post(provider, Envelope(provider.pen.request(nonce)).encode())
     assert (answer.status_code, answer.headers["content-type"]) == (200, CONTENT_TYPE)
     envelope = Envelope.decode(answer.content)
-    root = read_public(cloud.place.root_public)
+    root = read_public(provider.place.root_public)
     assert envelope.keys is not None
     keys = KeySet.from_claims(verify(envelope.keys, Typ.KEYS, {thumbprint(root): root}, NODES)).keys
-    lease = Lease.from_claims(verify(envelope.token, Typ.LEASE, keys, cloud.pen.name))
+    lease = Lease.from_claims(verify(envelope.token, Typ.LEASE, keys, provider.pen.name))
     assert lease.nonce == nonce
 
 
@@ -61,27 +46,27 @@ def test_no_answer_waits_for_the_acknowledgement_of_its_head(address: str):
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
-async def test_one_nonce_over_both_ways_is_answered_twice(cloud: Cloud):
-    token = cloud.pen.request(jti())
-    async with cloud.node() as node:
+async def test_one_nonce_over_both_ways_is_answered_twice(provider: Cloud):
+    token = provider.pen.request(jti())
+    async with provider.node() as node:
         await node.ask(token)
-    assert post(cloud, Envelope(token).encode()).status_code == 200
+    assert post(provider, Envelope(token).encode()).status_code == 200
 
 
-async def test_a_stranger_learns_nothing(cloud: Cloud):
-    for body in (Envelope(Pen(cloud.pen.name).request()).encode(), b"{", Envelope(cloud.pen.request(aud="else")).encode()):
-        answer = post(cloud, body)
+async def test_a_stranger_learns_nothing(provider: Cloud):
+    for body in (Envelope(Pen(provider.pen.name).request()).encode(), b"{", Envelope(provider.pen.request(aud="else")).encode()):
+        answer = post(provider, body)
         assert (answer.status_code, answer.content) == (403, b"")
 
 
-async def test_a_body_over_the_cap_is_refused(cloud: Cloud):
-    assert post(cloud, b"x" * (MAX_ENVELOPE + 1)).status_code == 413
+async def test_a_body_over_the_cap_is_refused(provider: Cloud):
+    assert post(provider, b"x" * (MAX_ENVELOPE + 1)).status_code == 413
 
 
-async def test_a_body_without_a_length_is_capped_while_it_is_read(cloud: Cloud):
-    context = ssl.create_default_context(cafile=str(cloud.place.ca))
+async def test_a_body_without_a_length_is_capped_while_it_is_read(provider: Cloud):
+    context = ssl.create_default_context(cafile=str(provider.place.ca))
     head = f"POST {LEASE_PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: {CONTENT_TYPE}\r\ntransfer-encoding: chunked\r\n\r\n"
-    raw = socket.create_connection(("127.0.0.1", cloud.place.lease_port), 10)
+    raw = socket.create_connection(("127.0.0.1", provider.place.lease_port), 10)
     with context.wrap_socket(raw, server_hostname="127.0.0.1") as tls:
         tls.sendall(head.encode())
         for _ in range(MAX_ENVELOPE // 0x8000 + 1):
@@ -90,57 +75,57 @@ async def test_a_body_without_a_length_is_capped_while_it_is_read(cloud: Cloud):
         assert tls.recv(64).startswith(b"HTTP/1.1 413")
 
 
-async def test_another_content_type_is_refused(cloud: Cloud):
-    assert post(cloud, Envelope(cloud.pen.request()).encode(), "text/plain").status_code == 415
+async def test_another_content_type_is_refused(provider: Cloud):
+    assert post(provider, Envelope(provider.pen.request()).encode(), "text/plain").status_code == 415
 
 
-async def test_plain_http_gets_no_lease(cloud: Cloud):
+async def test_plain_http_gets_no_lease(provider: Cloud):
     with pytest.raises(httpx.HTTPError):
-        httpx.post(f"http://127.0.0.1:{cloud.place.lease_port}{LEASE_PATH}", content=b"{}", timeout=10)
+        httpx.post(f"http://127.0.0.1:{provider.place.lease_port}{LEASE_PATH}", content=b"{}", timeout=10)
 
 
-async def test_nothing_but_leases_is_served_to_the_network(cloud: Cloud):
-    context = ssl.create_default_context(cafile=str(cloud.place.ca))
-    base = f"https://127.0.0.1:{cloud.place.lease_port}"
+async def test_nothing_but_leases_is_served_to_the_network(provider: Cloud):
+    context = ssl.create_default_context(cafile=str(provider.place.ca))
+    base = f"https://127.0.0.1:{provider.place.lease_port}"
     for path in ("/grant", "/revoke", "/metrics", "/healthz", "/docs", "/openapi.json"):
         assert httpx.get(base + path, verify=context, timeout=10).status_code == 404
         assert httpx.post(base + path, verify=context, timeout=10).status_code == 404
 
 
-async def test_healthz_and_metrics_answer(cloud: Cloud):
-    assert cloud.healthz() == {"store": True, "mqtt": True}
-    assert cloud.metric("eva_provider_mqtt_up") == 1
+async def test_healthz_and_metrics_answer(provider: Cloud):
+    assert provider.healthz() == {"store": True, "mqtt": True}
+    assert provider.metric("eva_provider_mqtt_up") == 1
 
 
 # whereabouts
 
 
-def query(cloud: Cloud, pen: Pen, resource_id: str, issued_at: int) -> httpx.Response:
+def query(provider: Cloud, pen: Pen, resource_id: str, issued_at: int) -> httpx.Response:
     token = pen.key.sign(Typ.QUERY, Query(pen.name, jti(), issued_at, ResourceId.parse(resource_id)).to_claims())
-    context = ssl.create_default_context(cafile=str(cloud.place.ca))
-    url = f"https://127.0.0.1:{cloud.place.lease_port}{WHEREABOUTS_PATH}"
+    context = ssl.create_default_context(cafile=str(provider.place.ca))
+    url = f"https://127.0.0.1:{provider.place.lease_port}{WHEREABOUTS_PATH}"
     headers = {"content-type": CONTENT_TYPE}
     return httpx.post(url, content=Envelope(token).encode(), headers=headers, verify=context, timeout=10)
 
 
-async def test_a_node_is_told_where_a_consent_is(cloud: Cloud):
-    asking = cloud.pen
-    cloud.fresh()
-    async with cloud.node():
-        assert query(cloud, asking, cloud.resource_id, now()).status_code == 404
-        await cloud.granted()
-        answer = query(cloud, asking, cloud.resource_id.upper(), now() - 30)
-        assert (answer.status_code, Whereabouts.decode(answer.content)) == (200, Whereabouts(cloud.pen.name))
-        await cloud.eva_provider("consent", "revoke", "--resource-id", cloud.resource_id)
-        assert query(cloud, asking, cloud.resource_id, now()).status_code == 404
+async def test_a_node_is_told_where_a_consent_is(provider: Cloud):
+    asking = provider.pen
+    provider.fresh()
+    async with provider.node():
+        assert query(provider, asking, provider.resource_id, now()).status_code == 404
+        await provider.granted()
+        answer = query(provider, asking, provider.resource_id.upper(), now() - 30)
+        assert (answer.status_code, Whereabouts.decode(answer.content)) == (200, Whereabouts(provider.pen.name))
+        await provider.eva_provider("consent", "revoke", "--resource-id", provider.resource_id)
+        assert query(provider, asking, provider.resource_id, now()).status_code == 404
 
 
-async def test_others_are_told_nothing(cloud: Cloud):
-    async with cloud.node():
-        await cloud.granted()
-        stranger = Pen(cloud.pen.name)
-        in_anothers_name = Pen("AzS-ERCS01", cloud.pen.key)
-        assert query(cloud, stranger, cloud.resource_id, now()).status_code == 403
-        assert query(cloud, in_anothers_name, cloud.resource_id, now()).status_code == 403
-        assert query(cloud, cloud.pen, cloud.resource_id, now() - 90).status_code == 403
-        assert query(cloud, cloud.pen, cloud.resource_id, now() + 90).status_code == 403
+async def test_others_are_told_nothing(provider: Cloud):
+    async with provider.node():
+        await provider.granted()
+        stranger = Pen(provider.pen.name)
+        in_anothers_name = Pen("AzS-ERCS01", provider.pen.key)
+        assert query(provider, stranger, provider.resource_id, now()).status_code == 403
+        assert query(provider, in_anothers_name, provider.resource_id, now()).status_code == 403
+        assert query(provider, provider.pen, provider.resource_id, now() - 90).status_code == 403
+        assert query(provider, provider.pen, provider.resource_id, now() + 90).status_code == 403

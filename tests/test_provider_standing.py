@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from eva.audit import Chains
 from eva.audit import Event as Audited
 from eva.consent import Consent
@@ -11,24 +13,26 @@ from eva.ending import Ending
 from eva.members import Json
 from eva.wire import Event
 from provider.consent.disabling import disable_subscription
-from provider.consent.standing import Standing, standing
-from provider.store.books import State
+from provider.consent.standing import MOST_VISITS, Standing, standing
+from provider.store.filed import State
 from tests.provider_office import NOW, VM, Office
+from tests.provider_parts import Pen
 
 
 class Witness:
     """A node that records, and tells what it records."""
 
-    def __init__(self, office: Office, consent: Consent) -> None:
+    def __init__(self, office: Office, consent: Consent, pen: Pen | None = None) -> None:
         self._office = office
         self._consent = consent
+        self._pen = pen or office.pen
         self._chains = Chains()
         self.at_ms = NOW * 1000
 
     def tells(self, event: Audited, facts: Mapping[str, Json]) -> None:
         self.at_ms += 1000
         record = self._chains.next(self._consent.cid, event, facts, self.at_ms)
-        self._office.receive(self._office.pen, self._office.pen.recorded(record))
+        self._office.receive(self._pen, self._pen.recorded(record))
 
     def starts(self, session: str, account: str = "ann") -> None:
         facts = {"session": session, "account": account, "address": "::1", "kind": "serial", "access": "view"}
@@ -39,7 +43,7 @@ class Witness:
 
 
 def shown(office: Office, most: int = 10) -> Standing:
-    return office.do(lambda desk: standing(desk.records, desk.features, VM, office.now, most))
+    return office.do(lambda desk: standing(desk.records, desk.visits, desk.features, VM, office.now, most))
 
 
 def test_nothing_is_shown_of_a_vm_without_consent(office: Office):
@@ -128,3 +132,51 @@ def test_the_history_is_the_newest_first_and_bounded(office: Office):
         office.do(lambda desk: desk.revoke_vm(VM, Ending.CONSENT_REVOKED))
         office.now += 10
     assert [one.consent_id for one in shown(office, 3).earlier] == cids[:-4:-1]
+
+
+def test_what_stands_is_shown_before_what_would_have_lasted_longer(office: Office):
+    office.granted()
+    office.do(lambda desk: desk.revoke_vm(VM, Ending.CONSENT_REVOKED))
+    office.now += 10
+    short = office.offer(seconds=60).consent
+    office.receive(office.pen, office.pen.receipt(Event.ACCEPTED, short.jti, uuid="u"))
+    office.do(lambda desk: desk.acknowledge(short.jti))
+    current = shown(office, 1).current
+    assert current is not None
+    assert current.consent_id == short.cid
+
+
+def test_a_node_that_never_had_the_consent_tells_nothing(office: Office):
+    Witness(office, office.granted(), office.other).starts("s1", "mallory")
+    current = shown(office).current
+    assert current is not None
+    assert current.visits == ()
+
+
+def test_of_many_sessions_the_newest_are_shown(office: Office):
+    witness = Witness(office, office.granted())
+    for number in range(MOST_VISITS + 3):
+        witness.starts(f"s{number}", f"op{number}")
+    current = shown(office).current
+    assert current is not None
+    assert [one.account for one in current.visits] == [f"op{number}" for number in range(3, MOST_VISITS + 3)]
+
+
+def test_all_that_is_shown_has_one_bound(office: Office):
+    """A look must stay cheap however much was recorded: nodes wait for their leases meanwhile."""
+    for _ in range(2):
+        witness = Witness(office, office.granted())
+        for number in range(MOST_VISITS):
+            witness.starts(f"s{number}")
+        office.do(lambda desk: desk.revoke_vm(VM, Ending.CONSENT_REVOKED))
+        office.now += 10
+    assert [len(one.visits) for one in shown(office).earlier] == [MOST_VISITS, 0]
+
+
+@pytest.mark.parametrize("text", ["\x00", "\ud800", "\u202e", "x" * 300])
+def test_a_text_that_is_none_is_left_out(office: Office, text: str):
+    """Neither database nor page could take it, and the node that told it is refused nothing for it."""
+    Witness(office, office.granted()).starts("s1", text)
+    current = shown(office).current
+    assert current is not None
+    assert [one.account for one in current.visits] == [""]

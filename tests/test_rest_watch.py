@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,6 +15,10 @@ import pytest
 from eva.token import Typ, verify
 from eva.watch import Watch
 from lab.certificates import Authority
+from provider.keys import read_private
+from provider.rest.caller import Caller
+from provider.watch.seal import Purpose, seal
+from provider.watch.session import Session
 from tests.provider_parts import SUBSCRIPTION, jti, now
 from tests.rest_parts import VM_VERSION, error, vm_path
 from tests.tenant_page import (
@@ -210,7 +216,7 @@ def test_who_is_signed_in(cloud: WatchCloud, browser: Browser, cid: str):
         "resourceId": cloud.resource_id,
         "giver": cloud.principal(GIVER),
         "node": cloud.pen.name,
-        "connect": SOCKET,
+        "connect": [SOCKET],
     }
 
 
@@ -489,6 +495,40 @@ def test_a_request_from_elsewhere(browser: Browser, cid: str, headers: dict[str,
     for action in ("session", "token", "withdraw"):
         assert error(browser.post(cid, action, sent | JSON)) == (403, "AuthorizationFailed")
     assert browser.post(cid, "session").status_code == 200
+
+
+def unfinished(cloud: WatchCloud, path: str) -> int:
+    """The status for a request of the page's own whose content does not come."""
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\norigin: {cloud.tenant_url}\r\ncontent-type: application/json\r\n"
+    address = httpx.URL(cloud.tenant_url)
+    with (
+        socket.create_connection(("127.0.0.1", address.port or 443), timeout=20) as plain,
+        cloud.trust().wrap_socket(plain, server_hostname=address.host) as peer,
+    ):
+        peer.sendall(f"{head}content-length: 2\r\n\r\n".encode())
+        return int(peer.recv(64).split(b" ")[1])
+
+
+def test_nobodys_content_is_waited_for_before_it_is_known_whose_it_is(cloud: WatchCloud, cid: str):
+    """Or strangers could hold all the places of the page, 5 s for each request."""
+    assert unfinished(cloud, f"/watch/{cid}/session") == 401
+
+
+@pytest.mark.parametrize(("issuer", "status"), [({}, 200), ({"issuer": "https://gone.example"}, 401), ({"home": True}, 401)])
+def test_a_session_counts_while_the_settings_have_its_issuer(
+    cloud: WatchCloud, browser: Browser, issuer: dict[str, Any], status: int
+):
+    who = replace(Caller(cloud.openid.url, GIVER, "", frozenset(), home=False), **issuer)
+    cloud.assign(who.principal, "Contributor", f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg1")
+
+    async def consent() -> str:
+        async with cloud.watched():
+            return str((await cloud.granted("--giver", who.principal))["consent_id"])
+
+    cid = asyncio.run(consent())
+    key = next(read_private(path) for path in (cloud.place.directory / "keys").glob("signing-*.pem"))
+    sealed = seal(key, Purpose.SESSION, Session(cid, who, now() + 600).to_json(), now())
+    assert browser.post(cid, "session", headers=put(browser, SESSION, sealed)).status_code == status
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])

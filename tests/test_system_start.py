@@ -7,12 +7,14 @@ import sqlite3
 import time
 from pathlib import Path
 
+import pytest
+
 from eva.control import Method, Refused
-from lab.cloud import Cloud, Ercs
+from lab.cloud import BIN, Cloud, CommandFailed, Ercs, run
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.conftest import resource_id_of
 from tests.system_operator import NODE, PATIENCE, signed_in
-from tests.system_parts import LOOK, consented, until, well
+from tests.system_parts import LOOK, consented, end_of, ends, until, well
 
 ASKS = 4.0  # seconds in which a node asks twice: so long is waited for what must not happen
 
@@ -148,3 +150,20 @@ async def test_an_old_state_brought_back_revives_nothing_that_the_node_alone_had
                 await _assert_refused(cloud, str(mortal.resource_id))
             finally:
                 again.discard()
+
+
+async def test_a_second_daemon_on_the_same_files_is_refused_and_breaks_nothing(libvirt_host: LibvirtHost, mortal: Guest) -> None:
+    """Somebody runs `eva-broker` by hand beside the service: each would write into the other's chain."""
+    with Cloud({"host1": libvirt_host.uri}) as cloud:
+        await well(cloud)
+        granted = await consented(cloud, mortal)
+        cloud.cmdlet("Grant-RdpAccessToErcsVM")
+        async with signed_in(cloud) as alice:
+            console = await alice.console(granted.resource_id)
+            with pytest.raises(CommandFailed, match="in use"):
+                await asyncio.to_thread(run, [str(BIN / "eva-broker"), "--config", str(cloud.nodes[NODE].settings)])
+            assert b"42" in await console.ask("echo $((6*7))")
+            assert ends(cloud.nodes[NODE]) == {}
+            await alice.ask(Method.SESSION_LEAVE, session=console.opened.session)
+        assert (await end_of(cloud.nodes[NODE], console.opened))["reason"] == "operator-left"
+        cloud.node_command(NODE, "verify-audit")

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from broker.watching import WATCH_GRACE
 from eva.audit import Event as Audited
 from eva.control import CONSOLE_SUBPROTOCOLS, TICKET_PREFIX, Event, Mark, Method, Opened, Refusal, Refused
 from eva.members import Members
@@ -26,6 +27,7 @@ from tests.watch_parts import STRANGER, WatchedCloud
 from tests.watch_port import NotDone, Tenant
 
 PROMISE = 1.0  # seconds
+OPENS = 5.0  # seconds that a console may take to open
 
 
 class Watcher(Tenant):
@@ -244,7 +246,7 @@ async def test_pause_holds_keys_on_serial_and_screen_also_over_a_kill(watched: W
         console = await alice.console(vm.resource_id)
         await listening(console)
         after = vm.serial.size()
-        await tenant.ask(WatchMethod.INPUT_PAUSE)
+        assert await tenant.ask(WatchMethod.INPUT_PAUSE) == {"paused": True, "heard": True}  # it would move along
         await console.type(b"Q\n")
         await console.wait(lambda: any(mark is Mark.HELD for mark, _ in console.marks), "word that it is held")
         assert count_in(vm, b"Q", after) == 0
@@ -272,6 +274,30 @@ async def test_pause_holds_keys_on_serial_and_screen_also_over_a_kill(watched: W
             await until(lambda: [n.params["held"] for n in alice.notices if n.event is Event.HELD][-1] == 0, "word that it went")
     records = [r.event for r in audit_of(node).records if r.event in (Audited.INPUT_PAUSED, Audited.INPUT_RESUMED)]
     assert records[-4:] == [Audited.INPUT_PAUSED, Audited.INPUT_RESUMED] * 2
+
+
+async def test_no_word_waits_for_a_libvirtd_that_hangs(watched: WatchedCloud, vm: Guest) -> None:
+    """Neither the giver's, while their consoles open, nor the operator's."""
+    await watched.consent(vm)
+    async with watching(watched, vm) as tenant, signed_in(watched.cloud) as alice:
+        console = await alice.console(vm.resource_id)
+        await listening(console)
+        vm.host.freeze()
+        try:
+            opening = asyncio.ensure_future(alice.open(vm.resource_id, "graphics"))
+            await tenant.begin(WatchMethod.WATCH_OPEN, kind="graphics")
+            asked = time.monotonic()
+            await alice.ask(Method.KEYBOARD_TAKE, session=console.opened.session)
+            await tenant.ask(WatchMethod.INPUT_PAUSE)
+            await tenant.ask(WatchMethod.INPUT_RESUME)
+            assert (await tenant.ask(WatchMethod.CONSENT_STOP))["sessions"] == 3
+            assert await console.ended() == 4002
+            assert console.ended_at is not None
+            assert console.ended_at - asked < OPENS
+            with pytest.raises(Refused):
+                await opening
+        finally:
+            vm.host.thaw()
 
 
 async def opened_again(alice: object, vm: Guest) -> Console:
@@ -338,3 +364,18 @@ async def test_only_while_i_watch(watched: WatchedCloud, vm: Guest) -> None:
         assert count_in(vm, b"Q", after) == 0
         async with watching(watched, vm):
             await until(lambda: count_in(vm, b"Q", after) == 1, "what was held, echoed by the guest")
+
+
+@pytest.mark.faults
+async def test_a_minute_after_the_giver_has_left_it_is_over(watched: WatchedCloud, vm: Guest) -> None:
+    """By the machine's own clock; tests/test_broker_watch_desk.py moves one."""
+    await watched.consent(vm, onlyWhileWatched=True)
+    async with signed_in(watched.cloud) as alice:
+        async with watching(watched, vm):
+            console = await alice.console(vm.resource_id)
+            await listening(console)
+        left = time.monotonic()
+        assert await console.ended(WATCH_GRACE + 30) == 4002
+        assert console.ended_at is not None
+        assert WATCH_GRACE - PROMISE < console.ended_at - left < WATCH_GRACE + PROMISE
+    await until(lambda: watched.ask(vm, "vmAccess", "GET").json()["state"] != "Enabled", "the provider's word that it is over")

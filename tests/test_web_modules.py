@@ -66,6 +66,17 @@ async def test_no_two_signs_have_the_same_strokes(page: Page) -> None:
         ("de", "^", [["Backquote", False, False], ["Space", False, False]]),
         ("de", "`", [["Equal", True, False], ["Space", False, False]]),
         ("de", "~", [["BracketRight", False, True]]),
+        *(
+            ("de", sign, [[code, False, False]])
+            for sign, code in zip("äöüß", ["Quote", "Semicolon", "BracketLeft", "Minus"], strict=True)
+        ),
+        *(
+            ("de", sign, [[code, True, False]])
+            for sign, code in zip("ÄÖÜ§°", ["Quote", "Semicolon", "BracketLeft", "Digit3", "Backquote"], strict=True)
+        ),
+        *(("de", sign, [[code, False, True]]) for sign, code in zip("²³€µ", ["Digit2", "Digit3", "KeyE", "KeyM"], strict=True)),
+        ("de", "\N{ACUTE ACCENT}", [["Equal", False, False], ["Space", False, False]]),
+        ("us", "\t", [["Tab", False, False]]),
         ("de-nodeadkeys", "^", [["Backquote", False, False]]),
     ],
 )
@@ -181,6 +192,46 @@ async def test_a_call_without_an_answer_ends_after_10_s_and_the_connection_goes_
         return [asked[0], error.reason, error.unknown, rpc.open, await rpc.call("again")];
     """
     assert await run(fresh, "shared/json_rpc.js", SOCKET + script) == [10_000, "no-answer", True, True, {"ok": 1}]
+
+
+async def test_no_more_than_256_calls_wait_for_their_answers(fresh: Page) -> None:
+    script = """
+        const rpc = new m.JsonRpc("wss://node", []);
+        await rpc.opened;
+        const calls = Array.from({length: 257}, () => rpc.call("x").catch((error) => error.reason));
+        const refused = await calls[256];
+        socket.say({id: 1, result: "first"});
+        node = {x: "last"};
+        return [refused, await calls[0], await rpc.call("x")];
+    """
+    assert await run(fresh, "shared/json_rpc.js", SOCKET + script) == ["connection-lost", "first", "last"]
+
+
+@pytest.mark.parametrize("data", ["null", "1", "{", "true"])
+async def test_what_is_no_message_ends_the_connection(fresh: Page, data: str) -> None:
+    script = """
+        const rpc = new m.JsonRpc("wss://node", []), closed = [];
+        rpc.onclosed = ({code}) => closed.push(code);
+        await rpc.opened;
+        const call = rpc.call("x").catch((error) => error.reason);
+        socket.dispatchEvent(new MessageEvent("message", {data: given}));
+        return [closed, rpc.open, await call];
+    """
+    assert await run(fresh, "shared/json_rpc.js", SOCKET + script, data) == [[1002], False, "connection-lost"]
+
+
+async def test_after_its_end_a_connection_tells_nothing_more(fresh: Page) -> None:
+    script = """
+        const rpc = new m.JsonRpc("wss://node", []), told = [];
+        rpc.onclosed = () => told.push("closed");
+        rpc.onnotice = (method) => told.push(method);
+        await rpc.opened;
+        rpc.close();
+        socket.say({method: "session.ended", params: {}});
+        socket.dispatchEvent(new CloseEvent("close", {code: 1006}));
+        return [told, await rpc.call("x").catch((error) => error.reason)];
+    """
+    assert await run(fresh, "shared/json_rpc.js", SOCKET + script) == [["closed"], "connection-lost"]
 
 
 async def test_a_refusal_is_no_doubt(fresh: Page) -> None:

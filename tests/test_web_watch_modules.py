@@ -120,7 +120,7 @@ LINE = """
     const now = Date.now, later = (ms) => (Date.now = () => now() + ms);
     let left = 1;
     const admission = () => left-- ? {watchUrl: "wss://node/v1/watch", watchToken: "t"} : new Promise(() => {});
-    const line = new m.Line({admission}, "https://node");
+    const line = new m.Line({admission}, ["wss://node"]);
     const told = [];
     line.onstate = (state) => told.push(state.node);
     const lost = new Promise((resolve) => (line.onphase = (phase) => { told.push(phase); if (phase === "lost") resolve() }));
@@ -244,7 +244,7 @@ async def test_a_state_that_says_nothing_new_leaves_what_a_person_reads(fresh: P
     ],
 )
 async def test_what_has_no_shape_is_named(page: Page, text: str, shown: str):
-    assert await run(page, "visible.js", "return m.visible(given)", text) == shown
+    assert await run(page, "../shared/visible.js", "return m.visible(given)", text) == shown
 
 
 # --- typed_log

@@ -99,7 +99,7 @@ async def test_no_attribute_of_ours_hides_one_of_theirs() -> None:
     ours = set(vars(OperatorConnection(ServerProtocol(), None))) - theirs
     assert not {name for name in ours if hasattr(ServerConnection, name)}
     assert {"protocol", "loop", "connection_lost_waiter"} <= theirs
-    assert not theirs & {"congested", "_feed", "_rest", "_need", "_paused", "_heard", "_ended", "_departure"}
+    assert not theirs & {"congested", "send_binary", "send_notice", "hand_over", "fail", "_stream", "_departure", "_reserved"}
 
 
 async def test_the_order_of_the_calls_in_a_connections_life() -> None:
@@ -144,6 +144,16 @@ async def test_the_order_of_the_calls_in_a_connections_life() -> None:
         "process_event CLOSE CLOSING",
         "connection_lost CLOSED True",
     ]
+
+
+def test_the_state_lies_in_an_attribute() -> None:
+    """broker/console_stream.py reads that: a property costs a call for each key and each chunk."""
+    protocol = opened()
+    assert protocol._state is State.OPEN
+    protocol.send_close(1000)
+    assert protocol._state is protocol.state is State.CLOSING
+    protocol.receive_eof()
+    assert protocol._state is protocol.state is State.CLOSED
 
 
 def test_data_received_gives_every_event_to_process_event() -> None:

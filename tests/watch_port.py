@@ -50,6 +50,7 @@ class Tenant:
     def __init__(self, websocket: ClientConnection) -> None:
         self.websocket = websocket
         self.notices: list[tuple[str, Mapping[str, Any]]] = []
+        self._answers: dict[int | None, Mapping[str, Any]] = {}  # that came and were not waited for yet
 
     async def _next(self) -> Mapping[str, Any]:
         async with asyncio.timeout(10):
@@ -59,14 +60,26 @@ class Tenant:
 
     async def ask(self, method: WatchMethod | str, **params: Json) -> Mapping[str, Any]:
         """Raises NotDone."""
+        return await self.answer(await self.begin(method, **params))
+
+    async def begin(self, method: WatchMethod | str, **params: Json) -> int:
+        """Asks, and waits for no answer. Gives the call's number."""
         number = next(_ids)
         await self.websocket.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": str(method), "params": params}))
-        while "id" not in (found := await self._next()):
-            self.notices.append((found["method"], found["params"]))
-        assert found["id"] in (number, None)  # none where it could not be read
+        return number
+
+    async def answer(self, number: int) -> Mapping[str, Any]:
+        """Raises NotDone."""
+        while number not in self._answers and None not in self._answers:  # None: of one that could not be read
+            found = await self._next()
+            if "id" in found:
+                self._answers[found["id"]] = found
+            else:
+                self.notices.append((found["method"], found["params"]))
+        found = self._answers.pop(number if number in self._answers else None)
         if "error" in found:
             raise NotDone(found["error"]["data"]["reason"])
-        return found["result"]  # type: ignore[no-any-return]
+        return found["result"]  # type: ignore[no-any-return]  # what it holds the test says
 
     async def refusal(self, method: WatchMethod | str, **params: Json) -> Refusal | None:
         """What the call was refused for, or None."""
@@ -79,9 +92,12 @@ class Tenant:
     async def told(self, event: str, **wanted: object) -> Mapping[str, Any]:
         """Waits for a notice of that name with these members; what came before it is passed over."""
         while True:
-            if not self.notices:
+            while not self.notices:
                 found = await self._next()
-                self.notices.append((found["method"], found["params"]))
+                if "id" in found:
+                    self._answers[found["id"]] = found
+                else:
+                    self.notices.append((found["method"], found["params"]))
             name, params = self.notices.pop(0)
             if name == event and wanted.items() <= params.items():
                 return params

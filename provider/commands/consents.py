@@ -15,10 +15,12 @@ from provider.commands.call import NOT_CONFIRMED, are_confirmed, call, tell_cuts
 from provider.commands.host import Failure, now_ms, opened, utc
 from provider.consent.features import FeatureBooks
 from provider.consent.receipt import MAX_TOKENS, document
-from provider.consent.standing import MOST, Tenure, Visit, standing
+from provider.consent.standing import MOST, Tenure, standing
 from provider.settings import Settings
-from provider.store.books import Books, Filed
+from provider.store.books import Books
+from provider.store.filed import Filed
 from provider.store.records import Records
+from provider.store.visits import Visit, Visits
 
 LISTED = 1000
 WATCHED = ", only while its giver watches"
@@ -133,7 +135,7 @@ def _resource_id(_: click.Context, __: click.Parameter, text: str) -> ResourceId
 def consent_show(settings: Settings, resource_id: ResourceId, most: int) -> None:
     """A virtual machine's consents: who has them, who is or was connected, how they ended."""
     with opened(settings) as found, found.read() as connection:
-        shown = standing(Records(connection), FeatureBooks(connection), resource_id, now_ms() // 1000, most)
+        shown = standing(Records(connection), Visits(connection), FeatureBooks(connection), resource_id, now_ms() // 1000, most)
     if not shown.enabled:
         click.echo(f"The Emergency VM Access feature is not enabled for subscription {resource_id.subscription}")
     for tenure in filter(None, (shown.current, *shown.earlier)):

@@ -28,6 +28,7 @@ class Refusal(StrEnum):
     NO_NODE = "no-node"
     TOO_SOON = "too-soon"
     TOO_LONG = "too-long"
+    TOO_BIG = "too-big"  # more than a token can hold
     NO_CONSENT = "no-consent"
     NODE_REFUSED = "node-refused"
     NODE_SILENT = "node-silent"

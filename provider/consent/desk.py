@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from eva.consent import MAX_SECONDS, Consent, Revocation, is_node_name
 from eva.ending import Ending
 from eva.resource_id import ResourceId
-from eva.token import Typ, thumbprint
+from eva.token import MAX_BYTES, Typ, thumbprint
 from eva.wire import Event
 from provider.consent.ask import Ask, How, Scopes
 from provider.consent.authority import (
@@ -30,12 +30,14 @@ from provider.consent.authority import (
     watermark_time,
 )
 from provider.consent.features import FeatureBooks
-from provider.consent.standing import is_paused, told_of
 from provider.keys import Signer
-from provider.store.books import UNANSWERED, Books, Filed, Notice
+from provider.store.books import Books
+from provider.store.filed import UNANSWERED, Filed, Notice
 from provider.store.records import Records
+from provider.store.visits import Visits
 
 SWEPT = 64  # overdue offers in one transaction
+MAX_NODE_NAME = 63  # characters: eva.consent.is_node_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Desk:
     def __init__(self, connection: Connection, signer: Signer, now_ms: int, new_jti: Callable[[], str]) -> None:
         self.books = Books(connection)
         self.records = Records(connection)
+        self.visits = Visits(connection)
         self.features = FeatureBooks(connection)
         self.signer = signer
         self.now_ms = now_ms
@@ -111,11 +114,23 @@ class Desk:
             watched=terms.scopes.watched,
             reason=terms.reason,
             # its giver's word goes along to whichever node has it next
-            paused=cid is not None and is_paused(told_of(self.records, cid)),
+            paused=cid is not None and self.visits.is_paused(cid),
         )
-        token = self.signer.key.sign(Typ.CONSENT, consent.to_claims())
+        token = self._signed(consent, how)
         self.books.file_consent(consent, token, self.now_ms + answer_ms)
         return Offer(consent, token, how, len(nodes) - 1)
+
+    def _signed(self, consent: Consent, how: How) -> str:
+        """Raises Refused where no token could hold it; nor what is asked for now where one for another node could not."""
+        # a node's name may be longer, and `paused` a letter, when it has to move; base64 makes 4 of 3
+        more = 0 if how is How.REPEATED else -(-4 * (MAX_NODE_NAME + 1 - len(consent.node)) // 3)
+        try:
+            token = self.signer.key.sign(Typ.CONSENT, consent.to_claims())
+            if len(token) + more > MAX_BYTES:
+                raise ValueError
+        except ValueError:
+            raise Refused(Refusal.TOO_BIG, "reason, operators and names are longer together than a consent can hold") from None
+        return token
 
     def nodes_for(self, tried: Collection[str]) -> list[str]:
         """Who may be offered a consent, the best first. Raises Refused, also where all who are alive were tried."""
@@ -134,9 +149,11 @@ class Desk:
         return found.name
 
     def acknowledge(self, jti: str) -> Filed | None:
-        """The consent, from now on granted for the giver too; None if it was not accepted, cannot be watched or is revoked."""
+        """The consent, from now on granted for the giver too; None if it was not accepted, cannot be watched or is over."""
         filed = self.books.consent(jti)
-        if filed is None or filed.answer != Event.ACCEPTED or filed.why == Refusal.NOT_WATCHABLE or filed.revoked_ms is not None:
+        if filed is None or filed.answer != Event.ACCEPTED or filed.why == Refusal.NOT_WATCHABLE:
+            return None
+        if filed.revoked_ms is not None or filed.ended_ms is not None:
             return None
         if filed.granted_ms is None:
             self.books.update_consent(jti, granted_ms=self.now_ms, why=None)
@@ -145,6 +162,10 @@ class Desk:
                 if older.jti != jti and older.granted_ms is not None and older.replaced_ms is None:
                     self.books.update_consent(older.jti, replaced_ms=self.now_ms)
         return filed
+
+    def settle(self, jti: str) -> Filed | Notice | None:
+        """An offer that is waited for no more: granted where its node has accepted it by now, else taken back."""
+        return self.acknowledge(jti) or self.take_back(jti)
 
     def take_back(self, jti: str) -> Notice | None:
         """An offer that came to nothing: revoked, so that it can never stand. None where nothing needs to be said.

@@ -10,18 +10,22 @@ from eva.resource_id import ResourceId
 from provider.consent.authority import watermark_time
 from provider.consent.desk import Desk
 from provider.consent.features import GlobalState
-from provider.store.books import Filed, Notice
+from provider.store.filed import Filed, Notice
 
 
 def disable_subscription(desk: Desk, subscription: str) -> list[Notice]:
     """Takes it off the list, and ends what it consented to if the global state does not allow it all the same."""
     desk.features.disable(subscription)
-    return _end_disallowed(desk, desk.records.living(desk.now, subscription))
+    under_way = [] if desk.features.allows(subscription) else desk.records.unconfirmed(desk.now, subscription)
+    return [*under_way, *_end_disallowed(desk, desk.records.living(desk.now, subscription))]
 
 
 def set_global_state(desk: Desk, state: GlobalState) -> list[Notice]:
     desk.features.set_state(state)
-    return [] if state is GlobalState.ENABLED else _end_disallowed(desk, desk.records.living(desk.now))
+    if state is GlobalState.ENABLED:
+        return []
+    under_way = desk.records.unconfirmed(desk.now) if state is GlobalState.DISABLED else []
+    return [*under_way, *_end_disallowed(desk, desk.records.living(desk.now))]
 
 
 def _end_disallowed(desk: Desk, living: Sequence[Filed]) -> list[Notice]:

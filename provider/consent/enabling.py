@@ -10,7 +10,7 @@ from provider.consent.ask import Ask, Enabled, How, Scopes
 from provider.consent.authority import ALIVE_MS, Refusal, Refused
 from provider.consent.desk import Desk, Offer, Terms
 from provider.consent.origin import origin_at
-from provider.store.books import Filed
+from provider.store.filed import Filed
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,17 @@ import logging
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
+from eva.audit import Told
 from eva.consent import MAX_SECONDS, PROVIDER
 from eva.ending import Ending
+from eva.members import BadMember
 from eva.token import BadToken, Fault, Typ, verify
 from eva.whereabouts import Query
 from eva.wire import MAX_REVOCATIONS, Envelope, Event, Lease, LeaseRequest, Receipt
 from provider.consent.authority import ROLLED_BACK, AnchorVerdict, RecentNonces, Refusal, Refused, confirms, judge_anchor, taken
 from provider.consent.desk import Desk
 from provider.consent.origin import origin_of
-from provider.store.books import Enrolled, Filed, Notice
+from provider.store.filed import Enrolled, Filed, Notice
 
 log = logging.getLogger("provider.consent.intake")
 
@@ -246,6 +248,8 @@ class Intake:
                 self._books.update_consent(mine.jti, ended_ms=receipt.at_ms, ended_reason=receipt.fact("reason"))
             case Event.DELETED:
                 self._deleted(receipt, filed, mine, notices)
+            case Event.RECORDED:
+                self._recorded(receipt)
 
     def _answered(self, receipt: Receipt, filed: Filed) -> None:
         said = {"answer": str(receipt.event), "uuid": receipt.fact("uuid"), "why": receipt.fact("why")}
@@ -256,6 +260,13 @@ class Intake:
         if receipt.event is Event.ACCEPTED and (filed.jti != filed.cid or filed.jti in self._awaited):
             # of a renewal or a move the giver has the consent, so nobody need be told before it counts
             self._desk.acknowledge(filed.jti)
+
+    def _recorded(self, receipt: Receipt) -> None:
+        try:
+            told = Told.parse(receipt.record)
+        except BadMember:
+            return  # signed by its node and filed as it is; what it is worth, `verify-receipt` says
+        self._desk.visits.file(receipt.about, receipt.node, told, self._desk.now_ms)
 
     def _deleted(self, receipt: Receipt, filed: Filed | None, mine: Filed | None, notices: list[Notice]) -> None:
         if self._books.single_revocation(receipt.node, receipt.about) is None:

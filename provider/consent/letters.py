@@ -18,7 +18,7 @@ from provider.consent.desk import Offer
 from provider.consent.waits import Waits
 from provider.keys import Signers
 from provider.meters import Meters
-from provider.store.books import Notice
+from provider.store.filed import Notice
 from provider.store.records import Records
 
 HINT_SECONDS = 1.0  # how long a letter is tried for that nobody waits for

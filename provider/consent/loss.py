@@ -7,6 +7,7 @@ node cannot take the consent up again, and the new one is signed and filed; whic
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,11 +16,13 @@ from eva.wire import Event
 from provider.consent.ask import How
 from provider.consent.authority import ALIVE_MS, Refusal, Refused
 from provider.consent.desk import Desk, Offer, Terms
-from provider.store.books import Enrolled, Filed, Notice
+from provider.store.filed import Enrolled, Filed, Notice
 from provider.store.records import Records
 
 MARGIN_MS = 15_000
 MOVED = 64  # consents in one transaction
+
+log = logging.getLogger("provider.consent.loss")
 
 
 class Hearing:
@@ -99,4 +102,8 @@ def _offer(desk: Desk, filed: Filed, lost: Sequence[str], answer_ms: int) -> Off
     if not left:
         return None
     consent = filed.consent()
-    return desk.place(left, Terms.of(consent), consent.cid, answer_ms, How.REPEATED)
+    try:
+        return desk.place(left, Terms.of(consent), consent.cid, answer_ms, How.REPEATED)
+    except Refused as refused:  # this clock was set back since, or it is over in a second
+        log.debug("consent %s cannot move now: %s", consent.cid, refused)
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eva.watch import watch_origin
 from eva.wire import Receipt
-from provider.store.books import Filed, claims_of
+from provider.store.filed import Filed, claims_of
 from provider.store.records import Records
 
 
@@ -14,6 +14,12 @@ def origin_of(accepted: Receipt) -> str | None:
         return watch_origin(accepted.fact("watch"))
     except ValueError:
         return None
+
+
+def origins(records: Records, most: int) -> set[str]:
+    """Where tenants' browsers reach the nodes: of so many of them, by each one's latest word."""
+    told = {origin_of(Receipt.from_claims(claims_of(token))) for token in records.acceptances(most)}
+    return {origin for origin in told if origin is not None}
 
 
 def origin_at(records: Records, filed: Filed) -> str | None:

@@ -51,7 +51,8 @@ def document(
     if not tokens or tokens[0].resource_key != resource_id.key:
         raise Refused(Refusal.NO_CONSENT, "no consent for this virtual machine has this id")
     abouts = {consent_id, *(one.jti for one in tokens), *(one.jti for one in records.revocations_of(tokens))}
-    said = records.said(sorted(abouts), after, most + 1)
+    # a node that never had the consent knows nothing of it, whatever it signs
+    said = records.said(sorted({one.node for one in tokens}), sorted(abouts), after, most + 1)
     body: dict[str, Json] = {
         "eva_receipt": VERSION,
         "consent_id": consent_id,

@@ -35,11 +35,13 @@ from provider.consent.watching import Watching
 from provider.keys import Signers
 from provider.meters import Meters
 from provider.settings import Limits
-from provider.store.books import Books, Filed, Notice
+from provider.store.books import Books
+from provider.store.filed import Filed, Notice
 from provider.store.key_sets import KeySets
 from provider.store.pruning import prune_anchors
 from provider.store.records import Mark, Records
 from provider.store.store import StoreDown, StoreThread
+from provider.store.visits import Visits
 
 SWEEP_MARGIN_MS = 5_000
 
@@ -197,15 +199,15 @@ class Registrar:
             why = error.why
         finally:
             self._offered_here.discard(consent.jti)
-        granted = filed if filed is not None and filed.stands(wall_ms() // 1000) else None
-        if granted is None:
-            # no answer, or another provider took it: he who waits was not told in the same transaction
-            granted = await self._decide(lambda desk: desk.acknowledge(consent.jti))
-        if granted is not None:
-            self._waits.wake(consent.jti)
+        came: Filed | Notice | None = filed if filed is not None and filed.stands(wall_ms() // 1000) else None
+        if came is None:
+            # no answer, or another provider took it; in one transaction, or what is accepted meanwhile would be taken back
+            came = await self._decide(lambda desk: desk.settle(consent.jti))
+        self._waits.wake(consent.jti)
+        if isinstance(came, Filed):
             log.info("consent %s granted: accepted by %s", consent.cid, consent.node)
-            return Enabled(consent, granted.uuid or "", offer.how)
-        return await self._take_back(offer, why)
+            return Enabled(consent, came.uuid or "", offer.how)
+        return await self._taken_back(offer, came, why)
 
     async def _answer(self, offer: Offer, patience: float) -> Filed:
         """The consent once its node has said yes or no, however long that takes. Raises Undelivered."""
@@ -217,13 +219,13 @@ class Registrar:
                 if filed is not None and filed.answer is not None:
                     return filed
 
-    async def _take_back(self, offer: Offer, why: str) -> Failed:
-        jti, node = offer.consent.jti, offer.consent.node
-        notice = await self._decide(lambda desk: desk.take_back(jti))
-        self._waits.wake(jti)
-        filed = await self._token(jti)
+    async def _taken_back(self, offer: Offer, notice: Notice | None, why: str) -> Failed:
+        node = offer.consent.node
+        filed = await self._token(offer.consent.jti)
         said_no = filed is not None and (filed.answer == Event.REFUSED or filed.why == Refusal.NOT_WATCHABLE)
         refused = filed.why or "" if filed is not None and said_no else ""
+        if filed is not None and filed.ended_ms is not None:
+            why = f"accepted it, and it ended at once: {filed.ended_reason}"
         log.warning("consent %s not granted: %s %s", offer.consent.cid, node, f"refused: {refused}" if refused else why)
         if notice is None:
             return Failed(node, "", f"{why}; what stood before stands, unless the node took the renewal and could not say so")
@@ -246,7 +248,9 @@ class Registrar:
 
     async def standing(self, resource_id: ResourceId, most: int = MOST) -> Standing:
         return await self._store.read(
-            lambda connection: standing(Records(connection), FeatureBooks(connection), resource_id, wall_ms() // 1000, most)
+            lambda connection: standing(
+                Records(connection), Visits(connection), FeatureBooks(connection), resource_id, wall_ms() // 1000, most
+            )
         )
 
     async def receipt(self, resource_id: ResourceId, consent_id: str | None = None, after: Mark | None = None) -> bytes:

@@ -1,42 +1,24 @@
 """What a tenant is shown of his virtual machine: the consent that stands, who is or was connected, and what came before.
 
-Who was connected is the nodes' own word: the audit records that they sent as signed receipts (provider.consent.receipt).
+Who was connected is the nodes' own word: the audit records that they sent as signed receipts (provider.store.visits).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from eva.audit import Event as Audited
-from eva.audit import Told
 from eva.consent import Access, Kind, Revocation
-from eva.members import BadMember, Json
 from eva.resource_id import ResourceId
-from eva.wire import Receipt
 from provider.consent.features import FeatureBooks
 from provider.consent.origin import origin_at
-from provider.store.books import Filed, Notice, State, claims_of
+from provider.store.filed import Filed, Notice, State, claims_of
 from provider.store.records import Records
+from provider.store.visits import Visit, Visits
 
 MOST = 10  # consents shown at a time
 TOKENS = 8  # of each consent on the average: renewals, moves, nodes that refused
-MAX_RECORDS = 2048  # of one consent that are read for it
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One operator's session. `ended_ms` None: its end is not recorded, or not yet."""
-
-    session: str
-    account: str
-    address: str
-    kind: str
-    access: str
-    node: str
-    began_ms: int
-    ended_ms: int | None
-    ending: str | None
+MOST_VISITS = 512  # sessions in one answer, those of the newest consents first: nodes wait for their leases meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +80,23 @@ class Standing:
 _OPEN = frozenset({State.GRANTED, State.OFFERED, State.MOVING})
 
 
-def standing(records: Records, features: FeatureBooks, resource_id: ResourceId, now: int, most: int = MOST) -> Standing:
+def standing(
+    records: Records, visits: Visits, features: FeatureBooks, resource_id: ResourceId, now: int, most: int = MOST
+) -> Standing:
     """The VM's newest `most` consents, the newest first."""
     newest = records.newest_of(resource_id, most * TOKENS)
     cids = list(dict.fromkeys(filed.cid for filed in newest))[:most]
-    tenures = [_tenure(records, cid, now) for cid in cids]
+    tenures: list[Tenure] = []
+    room = MOST_VISITS
+    for cid in cids:
+        tenures.append(_tenure(records, visits.newest(cid, room), cid, now))
+        room -= len(tenures[-1].visits)
     current = next((one for one in tenures if one.state in _OPEN), None)
     earlier = tuple(one for one in tenures if one is not current)
     return Standing(resource_id, features.allows(resource_id.subscription), current, earlier)
 
 
-def _tenure(records: Records, cid: str, now: int) -> Tenure:
+def _tenure(records: Records, visits: Sequence[Visit], cid: str, now: int) -> Tenure:
     tokens = records.tokens_of(cid)
     filed = leading(tokens, now)
     consent = filed.consent()
@@ -131,14 +119,9 @@ def _tenure(records: Records, cid: str, now: int) -> Tenure:
         ending=ending(filed, state, cuts),
         origin=origin_at(records, filed) if state is State.GRANTED else None,
         stays=tuple(_stay(one, now) for one in tokens),
-        visits=visits(told_of(records, cid)),
+        visits=tuple(visits),
         cuts=tuple(cuts),
     )
-
-
-def told_of(records: Records, cid: str) -> Iterator[Receipt]:
-    """The newest records of a consent."""
-    return (Receipt.from_claims(claims_of(token)) for token in records.newest_recorded(cid, MAX_RECORDS))
 
 
 def leading(tokens: Sequence[Filed], now: int) -> Filed:
@@ -173,34 +156,3 @@ def _stay(filed: Filed, now: int) -> Stay:
         ended_ms=min(ends, default=None),
         why=filed.ended_reason or filed.why or "",
     )
-
-
-def is_paused(receipts: Iterable[Receipt]) -> bool:
-    """Whether the giver's last word that these receipts tell of was to pause; of two nodes' words the later one."""
-    words = [told for _, told in _records(receipts) if told.event in (Audited.INPUT_PAUSED, Audited.INPUT_RESUMED)]
-    return bool(words) and max(words, key=lambda told: told.at_ms).event is Audited.INPUT_PAUSED
-
-
-def _records(receipts: Iterable[Receipt]) -> Iterator[tuple[Receipt, Told]]:
-    for receipt in receipts:
-        try:
-            yield receipt, Told.parse(receipt.record)
-        except BadMember:
-            continue  # signed by its node and filed as it is; what it is worth, `verify-receipt` says
-
-
-def visits(receipts: Iterable[Receipt]) -> tuple[Visit, ...]:
-    """The sessions that these receipts tell of, in the order in which they began."""
-    found: dict[str, Visit] = {}
-    for receipt, told in _records(receipts):
-        session = _text(told.facts.get("session"))
-        if told.event is Audited.SESSION_START:
-            account, address, kind, access = (_text(told.facts.get(name)) for name in ("account", "address", "kind", "access"))
-            found[session] = Visit(session, account, address, kind, access, receipt.node, told.at_ms, None, None)
-        elif told.event is Audited.SESSION_END and (begun := found.get(session)) is not None:
-            found[session] = replace(begun, ended_ms=told.at_ms, ending=_text(told.facts.get("reason")))
-    return tuple(sorted(found.values(), key=lambda one: (one.began_ms, one.session)))
-
-
-def _text(found: Json) -> str:
-    return found if isinstance(found, str) else ""

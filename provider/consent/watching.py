@@ -15,12 +15,15 @@ from eva.resource_id import ResourceId
 from eva.token import SigningKey, Typ
 from eva.watch import MAX_WATCH_SECONDS, Watch, watch_socket
 from provider.consent.authority import Refusal, Refused
-from provider.consent.origin import origin_at
+from provider.consent.origin import origin_at, origins
 from provider.consent.standing import ending, leading
 from provider.keys import Signer, Signers
-from provider.store.books import Books, State
+from provider.store.books import Books
+from provider.store.filed import State
 from provider.store.records import Records
 from provider.store.store import StoreThread
+
+MOST_NODES = 64  # that a page's policy names
 
 Gave = Callable[[str], bool]  # whether a consent's `sub` names who asks
 
@@ -37,11 +40,6 @@ class Watchable:
     node: str | None
     origin: str | None
     over: str | None
-
-    @property
-    def socket(self) -> str | None:
-        """The origin of its websocket, as a page's policy names it."""
-        return None if self.origin is None else f"wss{self.origin.removeprefix('https')}"
 
     def reached(self) -> tuple[str, str]:
         """The node and its origin. Raises Refused where there is no watching now."""
@@ -120,6 +118,19 @@ class Watching:
 
     async def find(self, cid: str) -> Watchable | None:
         return await self._store.read(lambda connection: watchable(Records(connection), cid, self._now()))
+
+    async def sockets(self, cid: str) -> list[str]:
+        """The origins of the websockets that its page may open: its node's, and those of the nodes that it may move to."""
+
+        def look(connection: Connection) -> list[str]:
+            records = Records(connection)
+            found = watchable(records, cid, self._now())
+            if found is None or found.over is not None or (found.node is not None and found.origin is None):
+                return []
+            own = set() if found.origin is None else {found.origin}
+            return sorted(f"wss{origin.removeprefix('https')}" for origin in own | origins(records, MOST_NODES))
+
+        return await self._store.read(look)
 
     async def origin(self, consent: Consent) -> str | None:
         """Where this consent's giver can watch now."""

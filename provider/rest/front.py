@@ -98,6 +98,7 @@ def answer_of(error: ArmError) -> Response:
 # What the registrar refuses, and how ARM says it. FEATURE_OFF and UNKNOWN_VM name what they are about: see `refused`.
 _REFUSED = {
     Refusal.TOO_LONG: (400, "InvalidParameter"),
+    Refusal.TOO_BIG: (400, "InvalidParameter"),
     Refusal.NO_CONSENT: (404, "ConsentNotFound"),
     Refusal.CONFLICT: (409, "Conflict"),
     Refusal.NOT_GIVER: (403, "AuthorizationFailed"),

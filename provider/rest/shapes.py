@@ -11,10 +11,11 @@ from pydantic.alias_generators import to_camel
 
 from provider.consent.ask import Enabled
 from provider.consent.letters import Cut
-from provider.consent.standing import Standing, Stay, Tenure, Visit
+from provider.consent.standing import Standing, Stay, Tenure
 from provider.consent.watching import Pass
 from provider.rest.arm import JSON
-from provider.store.books import Notice, State
+from provider.store.filed import Notice, State
+from provider.store.visits import Visit
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Guid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
@@ -22,6 +23,9 @@ WatchLink = Annotated[
     str | None, Field(description="The giver's page, which holds no secret. Absent where tenants cannot watch.")
 ]
 ErcsName = Annotated[str, Field(alias="ERCSName", description="The emergency recovery console node that serves the consent.")]
+
+
+LAST_MS = 253_402_300_799_999  # 9999-12-31, the last that RFC 3339 can say
 
 
 class Shape(BaseModel):
@@ -43,7 +47,10 @@ def secret(shape: Shape) -> Response:
 
 
 def when(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A node's clock may say anything: what is past all calendars is their last millisecond."""
+    seconds, rest = divmod(min(ms, LAST_MS), 1000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def when_if(ms: int | None) -> str | None:

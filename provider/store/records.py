@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select
 from eva.resource_id import ResourceId
 from eva.wire import Event
 from provider import statements
-from provider.store.books import Filed, Notice, filed_of, notice_of
-from provider.store.schema import consents, receipts, revocations
+from provider.store.filed import Filed, Notice, filed_of, notice_of
+from provider.store.schema import consents, nodes, receipts, revocations
 
 CHUNK = 500  # numbers in one statement
 
@@ -29,6 +29,10 @@ _HOMELESS = and_(consents.c.moved_ms.is_not(None), consents.c.replaced_ms.is_(No
 _SAID = (receipts.c.kid, receipts.c.number)
 
 _MARK = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{1,15})", re.ASCII)
+
+
+def _within(subscription: str) -> ColumnElement[bool]:
+    return consents.c.resource_key.startswith(f"/subscriptions/{subscription.lower()}/", autoescape=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Records:
     def newest_of(self, resource_id: ResourceId, most: int) -> list[Filed]:
         """The VM's newest tokens, the newest first."""
         mine = consents.c.resource_key == resource_id.key
-        rows = select(consents).where(mine).order_by(consents.c.expires_at.desc(), consents.c.issued_at.desc()).limit(most)
+        rows = select(consents).where(mine).order_by(consents.c.issued_at.desc(), consents.c.jti.desc()).limit(most)
         return [filed_of(row._mapping) for row in self._connection.execute(rows)]
 
     def served_by(self, nodes: Iterable[str], now: int, most: int) -> list[Filed]:
@@ -102,8 +106,21 @@ class Records:
         may_stand = or_(consents.c.revoked_ms.is_(None), _HOMELESS)
         mine: list[ColumnElement[bool]] = [consents.c.expires_at > now, may_stand]
         if subscription is not None:
-            mine.append(consents.c.resource_key.startswith(f"/subscriptions/{subscription.lower()}/", autoescape=True))
+            mine.append(_within(subscription))
         return self._filed(and_(*mine))
+
+    def unconfirmed(self, now: int, subscription: str | None = None) -> list[Notice]:
+        """What revoked whole virtual machines with unexpired consents, and no node has confirmed; of one subscription, or all."""
+        unexpired = and_(consents.c.expires_at > now, consents.c.revoked_ms.is_not(None), consents.c.moved_ms.is_(None))
+        if subscription is not None:
+            unexpired = and_(unexpired, _within(subscription))
+        covered = and_(
+            revocations.c.resource_key == consents.c.resource_key,
+            revocations.c.node == consents.c.node,
+            revocations.c.issued_by >= consents.c.issued_at,
+        )
+        rows = select(revocations).distinct().join(consents, covered).where(unexpired, revocations.c.confirmed_ms.is_(None))
+        return [notice_of(row._mapping) for row in self._connection.execute(rows.order_by(revocations.c.node, revocations.c.seq))]
 
     def revocations_of(self, filed: Sequence[Filed]) -> list[Notice]:
         """What revoked these tokens of one VM: by name, or by a watermark at their nodes."""
@@ -128,9 +145,9 @@ class Records:
                 found += [notice_of(row._mapping) for row in self._connection.execute(select(revocations).where(which))]
         return found
 
-    def said(self, abouts: Collection[str], after: Mark | None, most: int) -> list[Said]:
-        """What nodes said about these consents, tokens and revocations, by key and in the order of each one's numbers."""
-        mine: ColumnElement[bool] = receipts.c.about.in_(abouts)
+    def said(self, nodes: Collection[str], abouts: Collection[str], after: Mark | None, most: int) -> list[Said]:
+        """What these nodes said about these consents, tokens and revocations, by key and in the order of each one's numbers."""
+        mine: ColumnElement[bool] = and_(receipts.c.about.in_(abouts), receipts.c.node.in_(nodes))
         if after is not None:
             later = and_(receipts.c.kid == after.kid, receipts.c.number > after.number)
             mine = and_(mine, or_(receipts.c.kid > after.kid, later))
@@ -143,8 +160,13 @@ class Records:
         newest = select(receipts.c.token).where(mine).order_by(receipts.c.received_ms.desc()).limit(1)
         return self._connection.scalar(newest)
 
-    def newest_recorded(self, cid: str, most: int) -> list[str]:
-        """The newest receipts that tell a record of this consent, by key and number."""
-        mine = and_(receipts.c.about == cid, receipts.c.event == str(Event.RECORDED))
-        newest = select(receipts.c.token).where(mine).order_by(*(column.desc() for column in _SAID)).limit(most)
-        return list(self._connection.scalars(newest))[::-1]
+    def acceptances(self, most: int) -> list[str]:
+        """Of so many nodes, each one's receipt for the consent that lasts longest of those that it took."""
+        found: list[str] = []
+        for node in self._connection.scalars(select(nodes.c.name).order_by(nodes.c.name).limit(most)).all():
+            taken = and_(consents.c.node == node, consents.c.granted_ms.is_not(None))
+            jti = self._connection.scalar(select(consents.c.jti).where(taken).order_by(consents.c.expires_at.desc()).limit(1))
+            token = None if jti is None else self.accepted(jti, node)
+            if token is not None:
+                found.append(token)
+        return found

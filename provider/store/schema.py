@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, MetaData, Table, Text, text
 
-HEAD = "0002"
+HEAD = "0003"
 
 # What is looked up by its beginning, so compared byte by byte whatever the database's locale.
 Key = Text().with_variant(Text(collation="C"), "postgresql")
@@ -59,6 +59,7 @@ consents = Table(
     Index("consents_by_key", "kid", "expires_at"),
     Index("consents_by_vm", "resource_key", "expires_at"),
     Index("consents_by_node", "node", "expires_at"),
+    Index("consents_by_age", "resource_key", "issued_at"),
     # only what a lost node served and no other has yet: looked for every second
     Index(
         "consents_homeless",
@@ -108,6 +109,32 @@ receipts = Table(
     Column("event", Text, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     Column("token", Text, nullable=False),
+)
+
+# What the receipts of the consents' records tell: provider/store/visits.py.
+visits = Table(
+    "visits",
+    metadata,
+    Column("cid", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("session", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("access", Text, nullable=False),
+    Column("began_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("ending", Text),
+    Index("visits_by_time", "cid", "began_ms"),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("cid", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("paused", BigInteger, nullable=False),  # 1 for the word to pause, 0 for the word to resume
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 anchors = Table(

@@ -18,6 +18,7 @@ from provider.rest.arm import ArmError, not_authorized, nothing_at, throttled
 from provider.rest.front import exchange
 from provider.rest.request_body import Body
 from provider.rest.roles import Action
+from provider.rest.settings import Issuer
 from provider.rest.shapes import DisabledAnswer, Shape, Time, WatchAnswer, secret, when
 from provider.rest.throttle import Throttle
 from provider.watch.jar import Jar
@@ -27,13 +28,13 @@ from provider.watch.sign_in import Gatekeeper, NoRole
 
 
 class SessionAnswer(Shape):
-    """`connect`: the origin of the node's websocket, which the page's policy lets it reach."""
+    """`connect`: the origins of nodes' websockets that the page's policy lets it reach."""
 
     resource_id: str
     giver: str
     node: str
     expires_at: Time
-    connect: str
+    connect: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ class Known:
 
 
 class Counter:
-    """`origin`: the page's own; what comes from elsewhere is refused."""
+    """`issuer`: where givers sign in; `origin`: the page's own, and what comes from elsewhere is refused."""
 
-    def __init__(self, registrar: Registrar, gate: Gatekeeper, jar: Jar, origin: str, throttle: Throttle) -> None:
+    def __init__(self, registrar: Registrar, gate: Gatekeeper, jar: Jar, issuer: Issuer, origin: str, throttle: Throttle) -> None:
         self._watching = registrar.watching
+        self._issuer = issuer
         self._gate = gate
         self._jar = jar
         self._origin = origin
@@ -65,11 +67,12 @@ class Counter:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # no form can send it, and no other origin's script without leave
             raise ArmError(415, "UnsupportedMediaType", "The request content is taken as application/json only.", "Content-Type")
-        Body.parse(await body(request)).nothing_else()
         session = self._jar.session(request, cid)
-        if session is None:
+        if session is None or (session.caller.issuer, session.caller.home) != (self._issuer.name, self._issuer.home):
+            # also one of an issuer whose word counts no more, or counted for more
             raise self._signed_out(self._jar.outcome(request, cid), cid)
         self._count(request, session)
+        Body.parse(await body(request)).nothing_else()
         return Known(session, await self._his(session))
 
     def _count(self, request: Request, session: Session) -> None:
@@ -121,9 +124,8 @@ def refusal(verdict: Verdict, who: str) -> ArmError:
             return ArmError(410, "ConsentEnded", "This consent is over.")
 
 
-def serve_counter(app: FastAPI, registrar: Registrar, gate: Gatekeeper, jar: Jar, origin: str, throttle: Throttle) -> None:
+def serve_counter(app: FastAPI, registrar: Registrar, counter: Counter) -> None:
     """Raises nothing; its handlers what Counter and the registrar do."""
-    counter = Counter(registrar, gate, jar, origin, throttle)
 
     @app.post("/watch/{cid}/session", include_in_schema=False)
     async def session(request: Request) -> Response:
@@ -136,7 +138,7 @@ def serve_counter(app: FastAPI, registrar: Registrar, gate: Gatekeeper, jar: Jar
                 giver=consent.giver,
                 node=node,
                 expires_at=when(consent.expires_at * 1000),
-                connect=known.found.socket or "",
+                connect=await registrar.watching.sockets(known.session.cid),
             )
         )
 

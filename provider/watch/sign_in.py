@@ -40,6 +40,7 @@ class Gatekeeper:
         if not permitted(assignments, Action.WATCH_ACCESS, scope):
             raise NoRole
         helping = {one.principal for one in assignments if one.permits(Action.WATCH_ACCESS, scope)}
+        helping -= replace(caller, groups=frozenset()).principals()
         groups = [group for group in sorted(caller.groups) if replace(caller, groups=frozenset({group})).principals() & helping]
         return replace(caller, groups=frozenset(groups[:MAX_GROUPS]))
 

@@ -23,7 +23,7 @@ from provider.rest.front import plain_app
 from provider.rest.settings import Rest
 from provider.rest.throttle import Throttle
 from provider.store.store import StoreThread
-from provider.watch.counter import serve_counter
+from provider.watch.counter import Counter, serve_counter
 from provider.watch.files import Seats, address, file, page
 from provider.watch.jar import Jar
 from provider.watch.same_origin import origin_of
@@ -48,7 +48,9 @@ def watch_app(rest: Rest, client: Client, site: Site, registrar: Registrar, stor
     desk = Desk(party, client.issuer, keychain, rest.tenant.audiences, registrar.watching, gate)
     _serve_sign_in(app, desk, jar, Throttle(SIGN_INS_PER_HOUR))
     _serve_files(app, site, registrar)
-    serve_counter(app, registrar, gate, jar, origin_of(rest.tenant.url), Throttle(rest.tenant.reads_per_hour))
+    issuer = keychain.issuers[client.issuer]
+    throttle = Throttle(rest.tenant.reads_per_hour)
+    serve_counter(app, registrar, Counter(registrar, gate, jar, issuer, origin_of(rest.tenant.url), throttle))
     return app
 
 
@@ -80,8 +82,7 @@ def _serve_files(app: FastAPI, site: Site, registrar: Registrar) -> None:
     async def whole(request: Request) -> Response:
         cid = consent_id(request)
         async with lookups:
-            found = await registrar.watching.find(cid)
-        reached = [] if found is None or found.socket is None else [found.socket]
+            reached = await registrar.watching.sockets(cid)
         return page(request, site.page, reached, seats)
 
 

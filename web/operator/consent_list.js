@@ -3,24 +3,26 @@
 
 import { element, button } from "../shared/element.js";
 import { formatRemaining, Remaining } from "../shared/remaining.js";
+import { machines } from "./machine.js";
 import { findResourceId, sameResource } from "./resource_line.js";
 import { tenantOf } from "./standing.js";
 import { kinds, list as texts } from "./texts.js";
 
 const SOON_S = 15 * 60; // from here on the time is shown as something to mind
 
+/** @typedef {import("./machine.js").Consent} Consent */
+/** @typedef {import("./machine.js").Machine} Machine */
+/** @typedef {import("./machine.js").Kind} Kind */
 /**
- * @typedef {{consent: string, resource_id: string, giver: string, kinds: ("serial" | "graphics")[], access: "view" | "keyboard",
- *   watched: boolean, expires_at: number, remaining_s: number, reason: string, running: boolean, sessions: number,
- *   connected: {account: string, kind: string}[]}} Consent
+ * `open`: with the most that is consented to, where the node is to look for it; without, as the node has it.
+ * @typedef {{open: (resourceId: string, kind?: Kind, access?: "keyboard") => void, end: (machine: Machine) => void}} Deeds
  */
-/** @typedef {{open: (resourceId: string, kind?: "serial" | "graphics") => void, end: (consent: Consent) => void}} Deeds */
 
 export class ConsentList {
   /** @param {Deeds} deeds */
   constructor(deeds) {
     this._deeds = deeds;
-    /** @type {{consent: Consent, remaining: Remaining, row: Row}[]} */
+    /** @type {{machine: Machine, row: Row}[]} */
     this._shown = [];
     this._node = "";
     this._loaded = false;
@@ -71,30 +73,23 @@ export class ConsentList {
 
   /** Once a second: the time goes on. */
   tick() {
-    for (const { remaining, row } of this._shown) row.left(remaining.seconds);
+    for (const { row } of this._shown) row.tick();
   }
 
   focus() {
     this._line.focus();
   }
 
-  /** The consent of a VM, if it is listed. @param {string} resourceId */
-  find(resourceId) {
-    return this._shown.find(({ consent }) => sameResource(consent.resource_id, resourceId))?.consent ?? null;
-  }
-
   /** @param {Consent[]} consents @param {number} more */
   _show(consents, more) {
     this._title.textContent = texts.title(this._node);
-    const before = new Map(this._shown.map((one) => [one.consent.consent, one]));
-    this._shown = consents.map((consent) => {
-      const known = before.get(consent.consent);
-      before.delete(consent.consent);
-      const remaining = new Remaining(consent.remaining_s);
-      const row = known?.row ?? new Row(this._deeds);
-      row.update(consent);
-      row.left(remaining.seconds);
-      return { consent, remaining, row };
+    const before = new Map(this._shown.map((one) => [one.machine.resource_id.toLowerCase(), one]));
+    this._shown = machines(consents).map((machine) => {
+      const key = machine.resource_id.toLowerCase();
+      const row = before.get(key)?.row ?? new Row(this._deeds);
+      before.delete(key);
+      row.update(machine);
+      return { machine, row };
     });
     for (const gone of before.values()) gone.row.element.remove();
     // a row that has its place keeps it, and with it the focus
@@ -108,8 +103,8 @@ export class ConsentList {
   _filter() {
     const wanted = this._wanted();
     let hits = 0;
-    for (const { consent, row } of this._shown) {
-      const hit = matches(consent, wanted);
+    for (const { machine, row } of this._shown) {
+      const hit = matches(machine, wanted);
       row.element.hidden = !hit;
       if (hit) hits++;
     }
@@ -130,7 +125,7 @@ export class ConsentList {
   _jump() {
     const wanted = this._wanted();
     if (!wanted) return;
-    const hits = this._shown.filter(({ consent }) => matches(consent, wanted));
+    const hits = this._shown.filter(({ machine }) => matches(machine, wanted));
     const [only] = hits;
     if (only && hits.length === 1) only.row.focus();
     else if (hits.length) hits[0]?.row.focus();
@@ -139,10 +134,11 @@ export class ConsentList {
   }
 }
 
-/** @param {Consent} consent @param {string} wanted */
-function matches(consent, wanted) {
-  if (findResourceId(wanted)) return sameResource(consent.resource_id, wanted);
-  return [consent.resource_id, consent.reason, consent.giver].some((text) => text.toLowerCase().includes(wanted.toLowerCase()));
+/** @param {Machine} machine @param {string} wanted */
+function matches({ resource_id: id, consents }, wanted) {
+  if (findResourceId(wanted)) return sameResource(id, wanted);
+  const texts = [id, ...consents.flatMap(({ reason, giver }) => [reason, giver])];
+  return texts.some((text) => text.toLowerCase().includes(wanted.toLowerCase()));
 }
 
 function head() {
@@ -160,37 +156,51 @@ class Row {
     this._who = element("td", { class: "who" });
     this._open = element("td", { class: "opens" });
     this.element = element("tr", {}, this._vm, this._reason, element("td", { class: "time" }, this._left), this._who, this._open);
-    this._drawn = "";
+    /** What stands in each cell. @type {Map<HTMLElement, string>} */
+    this._drawn = new Map();
+    this._remaining = new Remaining(0);
   }
 
-  /** @param {Consent} consent */
-  update(consent) {
-    const drawn = JSON.stringify({ ...consent, remaining_s: 0 });
-    if (drawn === this._drawn) return; // what stays as it is keeps its focus
-    this._drawn = drawn;
-    const id = findResourceId(consent.resource_id);
-    const vm = id?.vm ?? consent.resource_id;
-    this._vm.replaceChildren(
-      element("div", { class: "vm" }, element("span", { class: "name" }, vm), ...chips(consent)),
-      element("div", { class: "where muted", title: consent.resource_id }, id ? texts.where(id.group, id.subscription) : ""),
-    );
-    this._reason.replaceChildren(
-      element("div", consent.reason ? {} : { class: "muted" }, consent.reason || texts.noReason),
-      element("div", { class: "muted" }, texts.giver(consent.giver)),
-    );
-    this._who.replaceChildren(...connected(consent));
-    const buttons = [...consent.kinds].sort().reverse().map((kind) => {
-      const one = button(kinds[kind], () => this._deeds.open(consent.resource_id, kind), { "aria-label": texts.openLabel(vm, kinds[kind]) });
-      if (consent.running) one.classList.add("main");
+  /** @param {Machine} machine */
+  update(machine) {
+    const { resource_id: id, consents, opens, running, sessions, connected } = machine;
+    this._draw(this._vm, [id, opens, running, machine.watched], () => nameOf(machine));
+    const reasons = consents.map(({ remaining_s: _, sessions: __, connected: ___, ...lasting }) => lasting);
+    this._draw(this._reason, reasons, () => consents.map((consent) => reasonOf(consent, consents.length > 1)));
+    this._remaining.set(Math.max(...consents.map(({ remaining_s: seconds }) => seconds)));
+    this._draw(this._who, [sessions, connected], () => whoIsOn(machine));
+    this._draw(this._open, [id, opens, running], () => [this._buttons(machine)]);
+    this.tick();
+  }
+
+  /** What stays as it is keeps its focus, and the press that is under way. @param {HTMLElement} cell @param {unknown} what @param {() => Node[]} make */
+  _draw(cell, what, make) {
+    const drawn = JSON.stringify(what);
+    if (this._drawn.get(cell) === drawn) return;
+    this._drawn.set(cell, drawn);
+    cell.replaceChildren(...make());
+  }
+
+  /** @param {Machine} machine */
+  _buttons(machine) {
+    const { resource_id: id, opens, running } = machine;
+    const vm = findResourceId(id)?.vm ?? id;
+    const some = opens.some(({ access }) => access === "keyboard");
+    const buttons = opens.map(({ kind, access }) => {
+      const label = some && access === "view" ? texts.openToView(kinds[kind]) : kinds[kind];
+      const wished = access === "keyboard" ? access : undefined; // of two consents the node might take the longer, which may be for viewing
+      const one = button(label, () => this._deeds.open(id, kind, wished), { "aria-label": texts.openLabel(vm, kinds[kind]) });
+      if (running) one.classList.add("main");
       else one.disabled = true;
       return one;
     });
-    const end = button(texts.end, () => this._deeds.end(consent), { class: "plain end", "aria-label": texts.endLabel(vm) });
-    this._open.replaceChildren(element("div", { class: "buttons" }, ...buttons, end));
+    const end = button(texts.end, () => this._deeds.end(machine), { class: "plain end", "aria-label": texts.endLabel(vm) });
+    return element("div", { class: "buttons" }, ...buttons, end);
   }
 
-  /** @param {number} seconds */
-  left(seconds) {
+  /** Once a second, and with each listing. */
+  tick() {
+    const { seconds } = this._remaining;
     const text = formatRemaining(seconds);
     if (this._left.textContent !== text) this._left.textContent = text;
     this._left.classList.toggle("soon", seconds < SOON_S);
@@ -202,23 +212,40 @@ class Row {
   }
 }
 
-/** @param {Consent} consent */
-function chips(consent) {
-  const found = [element("span", { class: consent.running ? "chip good" : "chip warn" }, consent.running ? texts.running : texts.stopped)];
-  if (consent.access === "view") found.push(element("span", { class: "chip" }, texts.viewOnly));
-  if (consent.watched) found.push(element("span", { class: "chip" }, texts.watched));
-  return found;
+/** @param {Machine} machine @returns {Node[]} */
+function nameOf({ resource_id: id, opens, running, watched }) {
+  const found = findResourceId(id);
+  const chips = [element("span", { class: running ? "chip good" : "chip warn" }, running ? texts.running : texts.stopped)];
+  if (opens.every(({ access }) => access === "view")) chips.push(element("span", { class: "chip" }, texts.viewOnly));
+  if (watched) chips.push(element("span", { class: "chip" }, texts.watched));
+  return [
+    element("div", { class: "vm" }, element("span", { class: "name" }, found?.vm ?? id), ...chips),
+    element("div", { class: "where muted", title: id }, found ? texts.where(found.group, found.subscription) : ""),
+  ];
 }
 
-/** @param {Consent} consent */
-function connected(consent) {
-  if (!consent.sessions) return [element("span", { class: "muted" }, texts.nobody)];
-  const more = consent.sessions - consent.connected.length;
-  const lines = consent.connected.map(({ account, kind }) => {
+/** One consent's reason; of several, with what it allows and until when. @param {Consent} consent @param {boolean} several */
+function reasonOf({ reason, giver, kinds: allowed, access, watched, expires_at: end }, several) {
+  const words = [...allowed].sort().reverse().map((kind) => kinds[kind]);
+  if (access === "view") words.push(texts.viewOnly);
+  if (watched) words.push(texts.watched);
+  words.push(texts.until(new Date(end * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
+  return element(
+    "div",
+    { class: "consent" },
+    element("div", reason ? {} : { class: "muted" }, reason || texts.noReason),
+    element("div", { class: "muted" }, texts.giver(giver) + (several ? ` · ${words.join(", ")}` : "")),
+  );
+}
+
+/** @param {Machine} machine @returns {Node[]} */
+function whoIsOn({ sessions, connected }) {
+  if (!sessions) return [element("span", { class: "muted" }, texts.nobody)];
+  const more = sessions - connected.length;
+  const lines = connected.map(({ account, kind }) => {
     const giver = tenantOf(account);
     const name = kinds[/** @type {"serial" | "graphics"} */ (kind)] ?? kind;
     return element("div", { class: giver === null ? "" : "tenant" }, texts.who(giver === null ? account : texts.tenant, name));
   });
   return more > 0 ? [...lines, element("div", { class: "muted" }, texts.others(more))] : lines;
 }
-

@@ -6,7 +6,7 @@ import { RpcError } from "../shared/json_rpc.js";
 import { ConsoleSession } from "./console_session.js";
 import { held as heldTexts, status as statusTexts, tools as texts } from "./console_texts.js";
 import { endedCard } from "./ended_card.js";
-import { footLine } from "./foot_line.js";
+import { FootLine } from "./foot_line.js";
 import { watchExit } from "./keyboard_exit.js";
 import { KeysPanel } from "./keys_panel.js";
 import { graphicsTools, serialTools, sizeAdvice } from "./kind_tools.js";
@@ -57,13 +57,14 @@ export class ConsolePane {
     this._type = new TypePanel(opened.kind, this._surface, sentence);
     this._people = new PeoplePanel((to) => void this._try(() => this.session.giveKeyboard(to)));
     this._side = element("aside", { class: "side", hidden: true });
-    this._held = element("div", { class: "banner warn held", role: "status", hidden: true });
-    this._notice = element("div", { class: "banner", role: "status", hidden: true });
+    // what speaks stands there before it has a word
+    this._held = element("div", { class: "banner warn held", role: "status" });
+    this._notice = element("div", { class: "banner", role: "status" });
     this._spoken = element("p", { class: "unseen", "aria-live": "assertive" });
     this._search = this._serial ? new SearchBar(this._serial.view, () => this._surface.focus()) : null;
     this._advice = this._serial ? sizeAdvice(this._serial.view) : null;
     this._bar = new ToolBar(this._toolDeeds(), this._kindTools());
-    this._foot = footLine(opened);
+    this._foot = new FootLine();
     this._build();
     watchExit(this._stage, () => this._exit());
     this._stage.addEventListener("focusout", () => this._surface.releaseKeys());
@@ -84,6 +85,7 @@ export class ConsolePane {
     const { standing, state } = this.session;
     const can = standing.mine && state === "live";
     this._status.update(this.session);
+    this._foot.update(standing.opened);
     this._people.update(standing, this._link.who?.account ?? "");
     this._keys.enable(can);
     this._type.enable(can);
@@ -118,8 +120,8 @@ export class ConsolePane {
   }
 
   async takeKeyboard() {
-    await this._try(() => this.session.takeKeyboard());
     this._tell("");
+    await this._try(() => this.session.takeKeyboard());
     if (!this.ended) this._surface.focus();
   }
 
@@ -144,7 +146,7 @@ export class ConsolePane {
       ...(this._advice ? [this._advice.line] : []),
       ...(this._search ? [this._search.element] : []),
       element("div", { class: "middle" }, this._stage, this._side),
-      this._foot,
+      this._foot.element,
       this._spoken,
     );
   }
@@ -189,11 +191,17 @@ export class ConsolePane {
   }
 
   async _fullScreen() {
-    if (document.fullscreenElement) {
-      await document.exitFullscreen();
+    try {
+      if (document.fullscreenElement) {
+        await document.exitFullscreen();
+        return;
+      }
+      await this.element.requestFullscreen();
+    } catch (error) {
+      if (!(error instanceof TypeError || error instanceof DOMException)) throw error;
+      this._tell(texts.notFull); // a browser may forbid it, and says why to nobody
       return;
     }
-    await this.element.requestFullscreen();
     this._surface.focus();
     // with it Alt+Tab, Escape and the like are the guest's too; not every browser has it
     await /** @type {any} */ (navigator).keyboard?.lock?.().catch(() => {});
@@ -216,7 +224,6 @@ export class ConsolePane {
   _showHeld() {
     const { bytes, why } = this.session.standing.held;
     const shown = (bytes > 0 || why !== "") && this.session.state === "live";
-    this._held.hidden = !shown;
     if (!shown) {
       this._held.replaceChildren();
       return;
@@ -231,7 +238,7 @@ export class ConsolePane {
   _showEnd() {
     const { ended } = this.session.standing;
     if (!ended || this._closing || this._focusEnd) return;
-    if (document.fullscreenElement) void document.exitFullscreen();
+    if (document.fullscreenElement) document.exitFullscreen().catch(() => {}); // it was left at the same moment
     const { card, focus } = endedCard(ended, {
       again: () => this._deeds.again(),
       save: this._serial ? () => this._save() : null,
@@ -242,19 +249,19 @@ export class ConsolePane {
     this._type.clear();
     this._side.hidden = true;
     this._screen.hidden = true; // the guest's last picture is no background for our words
-    this._notice.hidden = true;
+    this._tell("");
     if (this._search) this._search.element.hidden = true;
     if (this._advice) this._advice.line.hidden = true;
     this._bar.element.hidden = true;
-    this._foot.hidden = true;
+    this._foot.element.hidden = true;
     this._stage.append(card);
     if (this.element.isConnected && !this.element.hidden) focus();
   }
 
   /** @param {string} text */
   _tell(text) {
-    this._notice.hidden = !text;
-    this._notice.replaceChildren(element("span", {}, text), button(heldTexts.dismiss, () => this._tell(""), { class: "plain" }));
+    const dismiss = () => button(heldTexts.dismiss, () => this._tell(""), { class: "plain" });
+    this._notice.replaceChildren(...(text ? [element("span", {}, text), dismiss()] : []));
   }
 
   /** @param {string} text */

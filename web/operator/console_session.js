@@ -10,6 +10,7 @@ import { GRACE_MS } from "./node_link.js";
 import { Standing } from "./standing.js";
 
 const PAUSES_MS = [0, 300, 1000, 2000, 4000]; // between attempts; the last one repeats
+const LASTED_MS = 5_000; // a connection that was up so long is made again at once
 const LAST_WORD_MS = 500; // for the control connection to say why a console was closed
 const PASSING = new Set(["connection-lost", "rate-limited", "stopping", "lease-stale", "console-busy"]); // worth another attempt
 
@@ -41,7 +42,10 @@ export class ConsoleSession {
     this.state = "attaching";
     this._link = link;
     this._surface = surface;
-    this._awayAt = 0;
+    /** When it was seen to be away, until it is live again. @type {number | null} */
+    this._awayAt = null;
+    this._liveAt = 0;
+    this._tries = 0; // attempts since a connection lasted
     this._mending = false;
     surface.onlive = () => this._live();
     surface.onheld = (bytes, why) => {
@@ -54,7 +58,7 @@ export class ConsoleSession {
 
   /** Milliseconds in which a dropped connection may come back. */
   get graceLeft() {
-    return this.state === "away" ? Math.max(0, this._awayAt + GRACE_MS - performance.now()) : GRACE_MS;
+    return this._awayAt === null ? GRACE_MS : Math.max(0, this._awayAt + GRACE_MS - performance.now());
   }
 
   /** Takes in a notice of the node. @param {string} method @param {Record<string, any>} params */
@@ -74,6 +78,7 @@ export class ConsoleSession {
   linkBack() {
     if (this.state !== "ended") {
       this._away();
+      this._tries = 0;
       void this._mend();
     }
   }
@@ -113,14 +118,15 @@ export class ConsoleSession {
   _live() {
     if (this.state === "ended") return;
     this.state = "live";
+    this._awayAt = null;
+    this._liveAt = performance.now();
     this._changed();
   }
 
   _away() {
-    if (this.state !== "away") {
-      this._awayAt = performance.now();
-      this.state = "away";
-    }
+    if (this.state === "live" && performance.now() - this._liveAt >= LASTED_MS) this._tries = 0;
+    this._awayAt ??= performance.now();
+    this.state = "away";
     this._surface.detach();
     this._changed();
   }
@@ -141,7 +147,9 @@ export class ConsoleSession {
     if (this.state === "ended") return;
     const word = endingOfCode(code);
     if (word) {
+      const { session } = this.standing;
       await passed(LAST_WORD_MS); // session.ended says more, and comes by another connection
+      if (this.standing.session !== session) return; // it was opened anew meanwhile
       this.standing.end(word);
       this._end();
       return;
@@ -155,31 +163,29 @@ export class ConsoleSession {
     if (this._mending) return;
     this._mending = true;
     try {
-      for (let tries = 0; this.state === "away" && this._link.state === "in"; tries++) {
-        await passed(PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)] ?? 0);
+      while (this.state === "away" && this._link.state === "in") {
+        await passed(PAUSES_MS[Math.min(this._tries++, PAUSES_MS.length - 1)] ?? 0);
         if (this.state !== "away") return;
-        if (await this._goOn()) return;
         if (!this.graceLeft) this._giveUp(NOT_BACK);
+        else await this._goOn();
       }
     } finally {
       this._mending = false;
     }
   }
 
-  /** One attempt; true when there is nothing more to try. */
+  /** One attempt: after it the session is away still, attaching, or ended. */
   async _goOn() {
     try {
       const opened = await this._again();
-      if (this.state !== "away") return true;
+      if (this.state !== "away") return;
       this.standing.carryOn(opened);
       this._attach();
-      return true;
     } catch (error) {
       if (!(error instanceof RpcError)) throw error;
-      if (PASSING.has(error.reason)) return false;
+      if (PASSING.has(error.reason)) return;
       // where it was cut meanwhile, the node has told so before it refused
       if (this.state === "away") this._giveUp(error.reason === "no-session" ? FORGOTTEN : error.reason);
-      return true;
     }
   }
 

@@ -6,8 +6,9 @@ import { some } from "./texts.js";
 export const status = {
   attaching: "Opening …",
   live: "Connected",
+  away: "Connection lost, trying again",
   /** @param {string} left */
-  away: (left) => `Connection lost, trying again: ${left} left`,
+  graceLeft: (left) => `${left} left`,
   ended: "Ended",
   left: "left",
   leftLabel: "Time left of the consent",
@@ -77,6 +78,7 @@ export const tools = {
   fill: "Fit window",
   one: "1:1",
   full: "Full screen",
+  notFull: "The browser does not allow full screen.",
   leave: "Leave",
   spoken: "Screen reader",
   sttyHint: "The guest does not know this size. Tell it:",
@@ -84,8 +86,10 @@ export const tools = {
 };
 
 export const foot = {
-  /** @param {string} giver @param {string} reason */
-  reason: (giver, reason) => `${giver}: ${reason || "no reason given"}`,
+  /** @param {string} giver @param {string} reason @param {string} time */
+  reason: (giver, reason, time) => `${giver}, until ${time}: ${reason || "no reason given"}`,
+  /** @param {string} consent @param {string} text */
+  consent: (consent, text) => `Consent ${consent}\n${text}`,
   exitKeys: ["Ctrl", "Alt", "Shift"],
   exitHint: "together leave the console for its tools; every other key, Tab too, goes to the guest",
 };

@@ -22,7 +22,9 @@ export class KeysPanel {
     this._surface = surface;
     this._sentence = sentence;
     this._repeater = new Repeater();
+    this._can = false;
     this._told = element("p", { class: "told", role: "status" });
+    this._pressing = element("p", { class: "told" }); // too fast to be spoken
     /** @type {HTMLButtonElement[]} */
     this._buttons = [];
     this.element = element(
@@ -31,6 +33,7 @@ export class KeysPanel {
       element("h2", {}, texts.title),
       ...(kind === "serial" ? [element("p", { class: "muted" }, texts.serialNote)] : []),
       this._told,
+      this._pressing,
       group(texts.common, texts.chords.map((one) => this._chordButton(...one))),
       this._boot(),
       group(texts.consoles, functionKeys().map((one) => this._chordButton(...one)), "grid"),
@@ -40,6 +43,7 @@ export class KeysPanel {
 
   /** @param {boolean} can whether keys go to the guest now */
   enable(can) {
+    this._can = can;
     for (const one of this._buttons) one.disabled = !can;
     if (!can) this.stop();
   }
@@ -96,10 +100,13 @@ export class KeysPanel {
   async _catch(name, to, restart) {
     const bytes = this._kind === "serial" && to === "serial" ? SERIAL_BYTES[name] : undefined;
     const press = async () => (bytes ? this._surface.typeRaw(bytes) : await this._surface.press(chord(name)));
+    this._tell("");
     if (restart) await this.press("Ctrl+Alt+Del");
+    if (!this._can) return; // the keyboard or the connection went meanwhile
     if (this._stopButton) this._stopButton.disabled = false;
-    const running = this._repeater.run(press, bytes ? EVERY_MS.graphics : EVERY_MS[this._kind], (count) => this._tell(texts.pressing(name, count)));
+    const running = this._repeater.run(press, bytes ? EVERY_MS.graphics : EVERY_MS[this._kind], (count) => (this._pressing.textContent = texts.pressing(name, count)));
     const error = await running;
+    if (!this._repeater.running) this._pressing.textContent = "";
     if (this._stopButton) this._stopButton.disabled = !this._repeater.running;
     if (!this._repeater.running) this._tell(error ? texts.notSent(this._sentence(error)) : texts.stopped);
   }

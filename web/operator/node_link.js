@@ -41,6 +41,7 @@ export class NodeLink {
     this._again = "";
     this._lostAt = 0;
     this._beat = 0;
+    this._looks = 0; // the newest one sets the next beat
     this._attempt = 0; // whoever waits and finds another number here is late
   }
 
@@ -104,6 +105,7 @@ export class NodeLink {
   async _look() {
     const rpc = this._rpc;
     if (!rpc) return;
+    const look = ++this._looks;
     if (this.who?.granted) {
       try {
         this.onlisted(await this.call("consents.list", {}, BEAT_ANSWER_MS));
@@ -115,7 +117,7 @@ export class NodeLink {
         }
       }
     }
-    if (this._rpc === rpc) this._beat = window.setTimeout(() => this._look(), BEAT_MS);
+    if (this._rpc === rpc && look === this._looks) this._beat = window.setTimeout(() => this._look(), BEAT_MS);
   }
 
   /** Asks for the list now, and not at the next beat. */

@@ -24,11 +24,16 @@ class Page {
     this._panes = [];
     /** The console that is shown; null for the list. @type {ConsolePane | null} */
     this._shown = null;
+    /** How often the person turned to something: what was asked for before is not brought before them now. */
+    this._turns = 0;
+    /** Consoles that are being opened. @type {Set<string>} */
+    this._opening = new Set();
+    this._waysAsked = 0;
     /** The console that was turned to, until it is known who has its keyboard. @type {ConsolePane | null} */
     this._turnedTo = null;
     this._in = false;
     this._signIn = new SignIn((credentials) => this._link.signIn(credentials));
-    this._list = new ConsentList({ open: (id, kind) => void this._open(id, kind), end: (consent) => void this._end(consent) });
+    this._list = new ConsentList({ open: (...wish) => void this._open(...wish), end: (machine) => void this._end(machine) });
     this._bar = new TopBar({
       list: () => this._show(null),
       show: (pane) => this._show(pane),
@@ -36,7 +41,7 @@ class Page {
       removeWorkstation: () => void this._removeWorkstation(),
       signOut: () => this._link.signOut(),
     });
-    this._missing = element("div", { class: "banner warn missing", role: "status", hidden: true });
+    this._missing = element("div", { class: "banner warn missing", role: "status" });
     this._listView = element("div", { class: "list-view" }, this._missing, this._list.element);
     this._main = element("main", { class: "work", tabindex: "-1" }, this._listView);
     window.addEventListener("pagehide", () => this._leave());
@@ -46,7 +51,15 @@ class Page {
 
   async start() {
     this._openSignIn("");
-    this._signIn.offer(await fetchWays());
+    await this._askWays();
+  }
+
+  /** @param {boolean} [back] whether somebody was signed in here: by a cookie they are not signed in again */
+  async _askWays(back = false) {
+    const asked = ++this._waysAsked;
+    const ways = await fetchWays();
+    if (asked !== this._waysAsked || this._in) return; // somebody was faster
+    this._signIn.offer(back ? { ...ways, signed_in: false } : ways);
   }
 
   /** @param {string} why */
@@ -83,12 +96,12 @@ class Page {
     this._turnedTo = null;
     this._in = false;
     this._openSignIn(why); // told at once: a node that is gone does not answer what its ways are
-    // whoever pressed "Sign out" is not signed in again by a cookie
-    this._signIn.offer({ ...(await fetchWays()), signed_in: false });
+    await this._askWays(true);
   }
 
   /** The console or, for null, the list. @param {ConsolePane | null} pane */
   _show(pane) {
+    this._turns++;
     this._shown = pane;
     this._turnedTo = pane;
     this._listView.hidden = pane !== null;
@@ -115,8 +128,10 @@ class Page {
   /** @param {any} listed null: this workstation is not on the safelist */
   _listed(listed) {
     this._showGranted();
-    if (listed) this._list.update(listed);
-    else if (this._link.who) this._list.clear(this._link.who.node);
+    if (listed) {
+      this._list.update(listed);
+      for (const pane of this._panes) pane.session.standing.listed(listed.consents);
+    } else if (this._link.who) this._list.clear(this._link.who.node);
   }
 
   _showGranted() {
@@ -124,7 +139,7 @@ class Page {
     if (!who) return;
     this._bar.granted(who.granted);
     this._list.element.hidden = !who.granted;
-    this._missing.hidden = who.granted;
+    if (who.granted) this._missing.replaceChildren();
     if (who.granted || this._missing.firstChild) return;
     this._missing.replaceChildren(
       element("p", {}, element("strong", {}, safelistTexts.missing(who.address, who.node))),
@@ -147,14 +162,18 @@ class Page {
     await this._try(async () => {
       await this._link.call("workstation.revoke");
       if (this._link.who) this._link.who.granted = false;
-      this._missing.replaceChildren();
       this._listed(null);
       this._show(null);
     });
   }
 
-  /** Opens a console, or shows the one that is open. @param {string} resourceId @param {"serial" | "graphics"} [kind] */
-  async _open(resourceId, kind) {
+  /**
+   * Opens a console, or shows the one that is open.
+   * @param {string} resourceId
+   * @param {"serial" | "graphics"} [kind]
+   * @param {"view" | "keyboard"} [access] the most that the node gives, without
+   */
+  async _open(resourceId, kind, access) {
     const open = this._panes.find(
       (pane) => !pane.ended && sameResource(pane.session.wish.resource_id, resourceId) && (!kind || pane.session.wish.kind === kind),
     );
@@ -162,14 +181,30 @@ class Page {
       this._show(open);
       return;
     }
+    const wish = { resource_id: resourceId, kind: kind ?? "serial", ...(access ? { access } : {}) };
+    const what = `${wish.kind} ${resourceId.toLowerCase()}`;
+    if (this._opening.has(what)) return; // pressed twice
+    this._opening.add(what);
     this._list.tell(listTexts.opening);
-    const wish = { resource_id: resourceId, kind: kind ?? "serial" };
+    const turns = this._turns;
     try {
-      const opened = await this._link.call("session.open", wish);
+      const opened = await this._ask(wish);
       this._list.tell("");
-      this._add(wish, opened);
+      this._add(wish, opened, turns === this._turns);
     } catch (error) {
       this._list.tell(this._notOpened(resourceId, error));
+    } finally {
+      this._opening.delete(what);
+    }
+  }
+
+  /** A new session. One that may type only while its giver watches gives way to one for viewing. @param {Wish} wish */
+  async _ask({ access, ...wish }) {
+    try {
+      return await this._link.call("session.open", { ...wish, ...(access ? { access } : {}) });
+    } catch (error) {
+      if (!access || !(error instanceof RpcError) || error.reason !== "not-watched") throw error;
+      return await this._link.call("session.open", wish);
     }
   }
 
@@ -182,10 +217,13 @@ class Page {
     return sentence(error);
   }
 
-  /** @param {Wish} wish @param {import("./standing.js").Opened} opened */
-  _add(wish, opened) {
-    this._listView.hidden = true;
-    for (const one of this._panes) one.element.hidden = true;
+  /**
+   * @param {Wish} wish
+   * @param {import("./standing.js").Opened} opened
+   * @param {boolean} awaited whether the person still waits for it: else what they type now is another's
+   */
+  _add(wish, opened, awaited) {
+    if (awaited) for (const one of [this._listView, ...this._panes.map((pane) => pane.element)]) one.hidden = true;
     /** @type {ConsolePane} */
     const pane = new ConsolePane(this._link, wish, opened, this._main, {
       close: () => this._close(pane),
@@ -193,7 +231,9 @@ class Page {
       changed: () => this._changed(),
     });
     this._panes.push(pane);
-    this._show(pane);
+    pane.element.hidden = !awaited;
+    if (awaited) this._show(pane);
+    else this._bar.update(this._panes, this._shown);
   }
 
   _changed() {
@@ -205,8 +245,9 @@ class Page {
   /** @param {ConsolePane} pane */
   async _again(pane) {
     const { wish } = pane.session;
+    this._show(null); // and no neighbour: what is typed meanwhile would go to its guest
     this._close(pane);
-    await this._open(wish.resource_id, wish.kind);
+    await this._open(wish.resource_id, wish.kind, wish.access);
   }
 
   /** @param {ConsolePane} pane */
@@ -220,13 +261,14 @@ class Page {
     void this._link.look();
   }
 
-  /** @param {import("./consent_list.js").Consent} consent */
-  async _end(consent) {
-    const vm = findResourceId(consent.resource_id)?.vm ?? consent.resource_id;
+  /** @param {import("./machine.js").Machine} machine */
+  async _end({ resource_id: id }) {
+    const vm = findResourceId(id)?.vm ?? id;
     if (!(await ask({ ...endTexts, title: endTexts.title(vm) }))) return;
     await this._try(async () => {
-      const { sessions, cut_us: cutUs } = await this._link.call("session.delete", { resource_id: consent.resource_id });
+      const { sessions, cut_us: cutUs } = await this._link.call("session.delete", { resource_id: id });
       await this._link.look();
+      this._list.focus(); // its row is gone, and the focus with it
       this._list.tell(endTexts.done(sessions, cutUs));
     });
   }

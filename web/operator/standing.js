@@ -55,6 +55,7 @@ export class Standing {
   /** The session goes on: after a resume, or, on graphics, as another one. @param {Opened} opened */
   carryOn(opened) {
     if (opened.session !== this.session) this.paused = false; // the node tells each session anew
+    this.hold(0, ""); // and what waits, if it still does
     this.opened = opened;
     this.session = opened.session;
     this.remaining.set(opened.remaining_s);
@@ -79,6 +80,12 @@ export class Standing {
     } else if (method === "session.ended") {
       this.end(params.reason, params.at_ms, params.stale_bytes ?? 0);
     }
+  }
+
+  /** What the node lists sets the clock right: this machine may have slept. @param {readonly {consent: string, remaining_s: number}[]} consents */
+  listed(consents) {
+    const mine = consents.find((one) => one.consent === this.opened.consent);
+    if (mine && Math.abs(mine.remaining_s - this.remaining.seconds) > 1) this.remaining.set(mine.remaining_s);
   }
 
   /** So many bytes wait at the node. @param {number} bytes @param {string} why */

@@ -18,16 +18,17 @@ export class StatusBar {
     this._name = element("h1", { class: "name" });
     this._kind = element("span", { class: "muted kind" });
     this._state = element("span", { class: "chip", role: "status" });
+    this._grace = element("span", { class: "muted" }); // each second another: not to be spoken
     this._keyboard = element("span", { class: "keyboard", role: "status" });
     this.take = button(texts.take, take, { class: "main" });
     this.people = button("", people, { "aria-expanded": "false" });
     this._tenant = element("span", { class: "chip warn tenant", hidden: true }, texts.tenantWatches);
-    this._paused = element("span", { class: "chip bad paused", role: "status", hidden: true });
+    this._paused = element("span", { class: "chip bad paused", role: "status" });
     this._countDown = new CountDown();
     this.element = element(
       "div",
       { class: "status-bar" },
-      element("div", { class: "which" }, this._name, this._kind, this._state),
+      element("div", { class: "which" }, this._name, this._kind, this._state, this._grace),
       element("div", { class: "hands" }, this._keyboard, this.take),
       this._tenant,
       this._paused,
@@ -44,15 +45,14 @@ export class StatusBar {
     this._name.title = `${id}\n${giver}: ${reason}`;
     this._kind.textContent = `${kinds[standing.opened.kind]} · ${node}`;
     this._state.className = CHIPS[state];
-    if (state !== "away") set(this._state, texts[state]);
+    set(this._state, texts[state]);
     this._keyboard.classList.toggle("mine", standing.mine);
     set(this._keyboard, this._keyboardText(standing));
     this.take.hidden = standing.viewOnly || standing.mine || state === "ended";
     this.take.disabled = state !== "live";
     const watching = standing.viewers.some((viewer) => tenantOf(viewer.account) !== null && viewer.attached);
     this._tenant.hidden = !watching || state === "ended";
-    this._paused.hidden = !standing.paused || state === "ended";
-    set(this._paused, this._paused.hidden ? "" : texts.paused);
+    set(this._paused, standing.paused && state !== "ended" ? texts.paused : "");
     for (const one of [this._keyboard, this.people, this._countDown.element]) one.hidden = state === "ended";
     set(this.people, standing.viewers.length > 1 ? texts.people(standing.viewers.length) : texts.alone);
     this.tick(session);
@@ -60,7 +60,7 @@ export class StatusBar {
 
   /** @param {ConsoleSession} session */
   tick(session) {
-    if (session.state === "away") set(this._state, texts.away(formatRemaining(session.graceLeft / 1000)));
+    set(this._grace, session.state === "away" ? texts.graceLeft(formatRemaining(session.graceLeft / 1000)) : "");
     if (session.state !== "ended") this._countDown.show(session.standing.remaining.seconds);
   }
 

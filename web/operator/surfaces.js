@@ -7,6 +7,7 @@ import { KEYS } from "../shared/keys.js";
 import { SerialView } from "../shared/serial_view.js";
 
 const SERIAL = "eva.serial.v1";
+const AT_ONCE = 64; // signs of one piece where no pace is wished: what is not sent yet can still be stopped
 const STROKE_MS = 12; // a key stays down: some guests look at their keyboard only so often
 
 /** @typedef {import("../shared/keys.js").Key} Key */
@@ -78,10 +79,13 @@ export class SerialSurface extends Surface {
   async type({ text, paceMs, masked, signal, onprogress }) {
     const encoder = new TextEncoder();
     const signs = [...keyed(text).replaceAll("\n", "\r")]; // the Enter key of a terminal
-    const pieces = paceMs ? signs.map((sign) => encoder.encode(sign)) : [encoder.encode(signs.join(""))];
+    const size = paceMs ? 1 : AT_ONCE;
+    const pieces = [];
+    for (let from = 0; from < signs.length; from += size) pieces.push(encoder.encode(signs.slice(from, from + size).join("")));
+    const told = (/** @type {number} */ count) => Math.min(count * size, signs.length);
     const announce = masked ? (/** @type {number} */ from, /** @type {number} */ count) => this.ask("input.mask", { from, count }) : undefined;
-    const typed = await this.view.typeSlowly(pieces, { paceMs, signal, onprogress, ...(announce ? { announce } : {}) });
-    return paceMs || !typed ? typed : signs.length;
+    const progress = (/** @type {number} */ count) => onprogress(told(count));
+    return told(await this.view.typeSlowly(pieces, { paceMs, signal, onprogress: progress, ...(announce ? { announce } : {}) }));
   }
 
   dispose() {
@@ -129,7 +133,7 @@ export class GraphicsSurface extends Surface {
   /** @param {Key[]} keys */
   async press(keys) {
     for (const key of keys) this.view.sendKey(key.keysym, key.code, true);
-    await passed(STROKE_MS);
+    await stroke();
     for (const key of [...keys].reverse()) this.view.sendKey(key.keysym, key.code, false);
   }
 
@@ -141,6 +145,8 @@ export class GraphicsSurface extends Surface {
     if (!table) throw new Error(`no layout ${layout}`);
     let typed = 0;
     for (const sign of keyed(text)) {
+      await seen(signal);
+      if (signal.aborted) break;
       for (const stroke of strokesOf(table, sign) ?? []) await this._strike(stroke);
       onprogress(++typed);
       await passed(paceMs);
@@ -154,7 +160,7 @@ export class GraphicsSurface extends Surface {
     const held = [shift ? KEYS["Shift"] : null, altgr ? KEYS["AltGr"] : null].filter((key) => key != null);
     for (const key of held) this.view.sendKey(key.keysym, key.code, true);
     this.view.sendKey(keysym, code, true);
-    await passed(STROKE_MS);
+    await stroke();
     this.view.sendKey(keysym, code, false);
     for (const key of held.reverse()) this.view.sendKey(key.keysym, key.code, false);
   }
@@ -162,6 +168,34 @@ export class GraphicsSurface extends Surface {
   dispose() {
     this.view.dispose();
   }
+}
+
+/** Until the page is looked at, or the signal stops it: the clocks of a hidden one tick once a minute. @param {AbortSignal} signal @returns {Promise<void>} */
+function seen(signal) {
+  return new Promise((resolve) => {
+    const over = new AbortController();
+    const look = () => {
+      if (document.hidden && !signal.aborted) return;
+      over.abort();
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look, { signal: over.signal });
+    signal.addEventListener("abort", look, { signal: over.signal });
+    look();
+  });
+}
+
+/** How long a key stays down: no longer than the page is looked at, or the guest would repeat it. @returns {Promise<void>} */
+function stroke() {
+  return new Promise((resolve) => {
+    const up = () => {
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", up);
+      resolve();
+    };
+    const timer = setTimeout(up, STROKE_MS);
+    document.addEventListener("visibilitychange", up);
+  });
 }
 
 /** @param {number} ms @returns {Promise<void>} */

@@ -87,6 +87,8 @@ export const list = {
   /** @param {string} giver */
   giver: (giver) => `Tenant: ${giver}`,
   noReason: "none given",
+  /** @param {string} time */
+  until: (time) => `until ${time}`,
   running: "Running",
   stopped: "Not running",
   viewOnly: "View only",
@@ -97,6 +99,8 @@ export const list = {
   others: (count) => `and ${some(count, "other", "others")}`,
   /** @param {string} account @param {string} kind */
   who: (account, kind) => `${account} (${kind})`,
+  /** @param {string} kind */
+  openToView: (kind) => `${kind} (view only)`,
   /** @param {string} vm @param {string} kind */
   openLabel: (vm, kind) => `Open ${kind} of ${vm}`,
   /** @param {string} vm */

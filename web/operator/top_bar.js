@@ -13,6 +13,8 @@ export class TopBar {
     this._node = element("span", { class: "node" });
     this._list = button(texts.list, deeds.list, { class: "tab" });
     this._tabs = element("div", { class: "tabs" });
+    /** @type {readonly unknown[]} */
+    this._drawn = [];
     this._account = element("strong", {});
     this._address = element("span", { class: "muted" });
     this._remove = button(texts.removeWorkstation, deeds.removeWorkstation, { class: "plain" });
@@ -51,6 +53,9 @@ export class TopBar {
 
   /** @param {ConsolePane[]} panes @param {ConsolePane | null} shown null for the list */
   update(panes, shown) {
+    const now = [shown, ...panes.flatMap((pane) => [pane, pane.session.state])];
+    if (now.length === this._drawn.length && now.every((one, place) => one === this._drawn[place])) return; // a press may be under way
+    this._drawn = now;
     current(this._list, shown === null);
     const drawn = panes.map((pane) => {
       const tab = button(pane.title, () => this._deeds.show(pane), { class: "tab" });

@@ -3,6 +3,7 @@
 
 import { element, button } from "../shared/element.js";
 import { keyed, lacking, LAYOUTS } from "../shared/layouts.js";
+import { visible } from "../shared/visible.js";
 import { typing as texts } from "./console_texts.js";
 
 const LONGEST = 65_536; // characters
@@ -34,6 +35,7 @@ export class TypePanel {
     );
     this._preview = element("div", { class: "preview", role: "region", tabindex: "0", "aria-label": texts.preview });
     this._warning = element("p", { class: "warning", role: "alert" });
+    this._progress = element("p", { class: "told" }); // too fast to be spoken
     this._told = element("p", { class: "told", role: "status" });
     this._start = button(texts.type, () => void this._type(), { class: "main" });
     this._stop = button(texts.stop, () => this.stop());
@@ -97,6 +99,7 @@ export class TypePanel {
       this._preview,
       this._warning,
       element("div", { class: "buttons" }, this._start, this._stop),
+      this._progress,
       this._told,
     );
   }
@@ -120,15 +123,17 @@ export class TypePanel {
   _show() {
     const wanted = this._wanted;
     const count = [...wanted].length;
-    const visible = this._masked.checked ? "•".repeat(count) : shown(wanted);
-    this._preview.textContent = count ? visible : texts.nothing;
-    this._preview.classList.toggle("muted", !count);
-    if (count) this._preview.append(element("span", { class: "count" }, texts.count(count)));
+    const seen = this._masked.checked ? "•".repeat(count) : shown(wanted);
+    if (this._preview.firstChild?.textContent !== (count ? seen : texts.nothing)) { // else a person may be reading it
+      this._preview.replaceChildren(count ? seen : texts.nothing, ...(count ? [element("span", { class: "count" }, texts.count(count))] : []));
+      this._preview.classList.toggle("muted", !count);
+    }
     const layout = LAYOUTS[this._layout.value];
     const missing = this._kind === "graphics" && layout ? lacking(layout, wanted) : [];
     const names = missing.slice(0, NAMED).map(named).join(" ") + (missing.length > NAMED ? " …" : "");
     const warning = this._masked.checked ? texts.lackingMasked(missing.length, layout?.name ?? "") : texts.lacking(names, layout?.name ?? "");
-    this._warning.textContent = missing.length ? warning : "";
+    const warned = missing.length ? warning : "";
+    if (this._warning.textContent !== warned) this._warning.textContent = warned; // spoken once
     this._start.disabled = !this._can || !count || missing.length > 0 || this._running !== null;
     this._stop.disabled = this._running === null;
   }
@@ -141,11 +146,12 @@ export class TypePanel {
     this._running = running;
     if (masked) this._secret.value = "";
     this._show();
-    this._told.textContent = texts.progress(0, all);
+    this._told.textContent = "";
+    this._progress.textContent = texts.progress(0, all);
     try {
       const typed = await this._surface.type({
         text, layout: this._layout.value, paceMs: Number(this._pace.value), masked, signal: running.signal,
-        onprogress: (done) => (this._told.textContent = texts.progress(Math.min(done, all), all)),
+        onprogress: (done) => (this._progress.textContent = texts.progress(Math.min(done, all), all)),
       });
       this._told.textContent = typed < all ? texts.stopped(typed, all) : texts.done;
       if (typed === all && !masked) this._text.value = "";
@@ -153,6 +159,7 @@ export class TypePanel {
       this._told.textContent = texts.failed(this._sentence(error));
     } finally {
       this._running = null;
+      this._progress.textContent = "";
       this._show();
     }
   }
@@ -161,7 +168,7 @@ export class TypePanel {
 /** What cannot be seen gets a sign. @param {string} text */
 function shown(text) {
   const cut = text.length > SHOWN ? text.slice(0, SHOWN) + " …" : text;
-  return cut.replaceAll("\n", texts.newline + "\n").replaceAll("\t", texts.tab);
+  return cut.replace(/[^\n\t]+/g, visible).replaceAll("\n", texts.newline + "\n").replaceAll("\t", texts.tab);
 }
 
 /** @param {string} sign */

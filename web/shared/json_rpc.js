@@ -91,6 +91,9 @@ export class JsonRpc {
     try {
       message = JSON.parse(typeof data === "string" ? data : "");
     } catch {
+      message = null;
+    }
+    if (typeof message !== "object" || message === null) {
       this._socket.close(1000);
       this._finish(1002, "not JSON-RPC");
       return;

@@ -6,7 +6,7 @@
 
 export const LIMIT = 64 * 1024; // bytes of input kept until the node has taken them
 
-/** The node counts what cannot be. */
+/** The node says what cannot be. */
 export class OutOfStep extends Error {}
 
 /** The console's output. */

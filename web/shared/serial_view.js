@@ -6,6 +6,7 @@ import { TerminalScreen } from "./terminal_screen.js";
 
 const CHUNK = 16 * 1024; // bytes of one message of input
 const AHEAD = 256; // untaken bytes at which a text that is typed waits: what is not sent yet can still be stopped
+const UNDRAWN = 8 * 1024 * 1024; // bytes of output that wait to be drawn: a hidden window draws next to nothing, and the guest does not wait
 const LOST = 1006; // RFC 6455 7.4.1: no close frame came
 
 /** @typedef {{notice: string, [member: string]: any}} Mark a notice of docs/protocol.md */
@@ -25,7 +26,7 @@ export class SerialView extends TerminalScreen {
     this.onblocked = () => {};
     /** Told when what was typed is too much to keep: none of it went. @type {(count: number) => void} */
     this.onfull = () => {};
-    /** Told with how many bytes a drop lost. @type {(count: number) => void} */
+    /** Told with how many bytes of output a drop lost, or came too fast to be drawn. @type {(count: number) => void} */
     this.ongap = () => {};
     this._writable = !readonly;
     this._inbound = new Inbound();
@@ -33,6 +34,8 @@ export class SerialView extends TerminalScreen {
     /** @type {WebSocket | null} */
     this._socket = null;
     this._begun = false;
+    this._undrawn = 0; // bytes that the terminal was given and has not drawn
+    this._left = 0; // bytes that it was not given
     /** Keys that wait behind a text that is being typed. @type {Uint8Array[] | null} */
     this._behind = null;
     /** Called at each change of what is taken, or of who may type. @type {Set<() => void>} */
@@ -193,11 +196,12 @@ export class SerialView extends TerminalScreen {
   /** @param {string | ArrayBuffer} data */
   _take(data) {
     if (typeof data !== "string") {
-      this._terminal.write(this._inbound.feed(new Uint8Array(data)));
+      this._draw(this._inbound.feed(new Uint8Array(data)));
       return;
     }
     try {
       const mark = JSON.parse(data);
+      if (typeof mark?.notice !== "string") throw new OutOfStep("not a notice");
       this._note(mark);
       this.onnotice(mark);
     } catch (error) {
@@ -206,6 +210,21 @@ export class SerialView extends TerminalScreen {
       this.detach();
       if (socket) this.onclosed({ code: 4011, reason: error.message });
     }
+  }
+
+  /** Draws it, or leaves it out: then all until what waits is drawn, and it is told. @param {Uint8Array} output */
+  _draw(output) {
+    if (this._left || this._undrawn + output.length > UNDRAWN) {
+      this._left += output.length;
+      return;
+    }
+    this._undrawn += output.length;
+    this._terminal.write(output, () => {
+      this._undrawn -= output.length;
+      if (this._undrawn || !this._left) return;
+      this.ongap(this._left);
+      this._left = 0;
+    });
   }
 
   /** @param {Mark} mark */

@@ -42,6 +42,7 @@ export class TerminalScreen {
     });
     this._fit = new FitAddon();
     this._search = new SearchAddon();
+    this._gone = new AbortController();
     this._resized = new ResizeObserver(() => this._arrange());
     this._open(label);
   }
@@ -134,6 +135,7 @@ export class TerminalScreen {
   }
 
   dispose() {
+    this._gone.abort();
     this._resized.disconnect();
     this._terminal.dispose();
   }
@@ -156,7 +158,7 @@ export class TerminalScreen {
         const text = event.clipboardData?.getData("text/plain") ?? "";
         if (text && !this._readonly) this.onpaste(text);
       },
-      { capture: true },
+      { capture: true, signal: this._gone.signal }, // the element may outlive us
     );
     this._resized.observe(this._element);
   }

@@ -3,7 +3,7 @@
 
 import { element } from "../shared/element.js";
 import * as texts from "./texts.js";
-import { visible } from "./visible.js";
+import { visible } from "../shared/visible.js";
 
 /** @typedef {import("./told.js").Standing} Standing */
 

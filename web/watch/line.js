@@ -12,7 +12,7 @@ import { Unintelligible, ended, sessionEnded, standing, typed } from "./told.js"
  * @typedef {import("./told.js").Ended} Ended
  * @typedef {import("./told.js").SessionEnded} SessionEnded
  * @typedef {import("./provider.js").Provider} Provider
- * @typedef {"connecting" | "open" | "lost"} Phase
+ * @typedef {"connecting" | "open" | "lost" | "ending"} Phase "ending": the consent has ended at the node, and may go on at another
  */
 
 const SUBPROTOCOL = "eva.watch.v1";
@@ -36,7 +36,8 @@ export class Offline extends Error {
 
 /**
  * Tells by its hooks. `onphase` has why, where the provider or the node let nobody in just now; `onover`: this consent has ended; `onbarred`: the provider gives no token, for a reason that stays;
- * `onmoved`: the consent is at another node now, which this page may not reach before it was loaded anew.
+ * `onmoved`: the consent is at another node now, which this page may not reach before it was loaded anew; one that it may reach is
+ * followed, and nothing is told but the phases.
  */
 export class Line {
   /** @type {(phase: Phase, why: string) => void} */
@@ -55,7 +56,7 @@ export class Line {
   onmoved = () => {};
 
   #provider;
-  #origin;
+  #origins;
   /** @type {JsonRpc | null} */
   #rpc = null;
   #url = "";
@@ -65,11 +66,11 @@ export class Line {
 
   /**
    * @param {Provider} provider
-   * @param {string} origin the only one that this page's policy lets it connect to
+   * @param {readonly string[]} origins that this page's policy lets it connect to
    */
-  constructor(provider, origin) {
+  constructor(provider, origins) {
     this.#provider = provider;
-    this.#origin = origin.replace(/^https:/, "wss:");
+    this.#origins = new Set(origins);
   }
 
   /** The console endpoint beside the watch endpoint. */
@@ -120,11 +121,15 @@ export class Line {
       try {
         const admission = await this.#provider.admission();
         if (this.#closed) return;
-        if (new URL(admission.watchUrl).origin !== this.#origin) return this.onmoved();
+        if (!this.#origins.has(new URL(admission.watchUrl).origin)) return this.onmoved();
         const { final, lasted, said } = await this.#attend(admission.watchUrl, admission.watchToken);
         if (this.#closed) return;
-        if (final) return await this.#finish(final);
-        if (lasted) attempt = 0;
+        if (final && !(await this.#goesOn(final, admission.watchUrl))) {
+          if (!this.#closed) this.onover(final);
+          return;
+        }
+        if (final) attempt = -1;
+        else if (lasted) attempt = 0;
         why = said;
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
@@ -196,21 +201,21 @@ export class Line {
   }
 
   /**
-   * The node says that the consent has ended there. It may go on at another node.
+   * The node says that the consent has ended there: whether it goes on at another.
    * @param {Ended} final
+   * @param {string} url of the node that said so
    */
-  async #finish(final) {
-    if (final.reason === "consent-revoked") {
-      await this.#pause(MOVE_MS, 0);
-      if (this.#closed) return;
-      try {
-        const { watchUrl } = await this.#provider.admission();
-        if (new URL(watchUrl).origin !== this.#origin) return this.onmoved();
-      } catch (error) {
-        if (!(error instanceof ProviderError)) throw error; // no token: so it is over
-      }
+  async #goesOn(final, url) {
+    if (final.reason !== "consent-revoked") return false;
+    this.onphase("ending", ""); // told before anybody is asked: the provider may take its time
+    await this.#pause(MOVE_MS, 0);
+    if (this.#closed) return false;
+    try {
+      return new URL((await this.#provider.admission()).watchUrl).origin !== new URL(url).origin;
+    } catch (error) {
+      if (!(error instanceof ProviderError)) throw error;
+      return false; // no token: so it is over
     }
-    this.onover(final);
   }
 
   /**

@@ -4,7 +4,7 @@
 import { formatRemaining } from "../shared/remaining.js";
 import { element } from "../shared/element.js";
 import * as texts from "./texts.js";
-import { visible } from "./visible.js";
+import { visible } from "../shared/visible.js";
 
 /** @typedef {import("./told.js").OperatorSession} OperatorSession */
 

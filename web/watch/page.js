@@ -6,7 +6,7 @@ import { Line } from "./line.js";
 import { Provider, ProviderError } from "./provider.js";
 import * as texts from "./texts.js";
 import { machine } from "./told.js";
-import { visible } from "./visible.js";
+import { visible } from "../shared/visible.js";
 import { WatchView } from "./watch_view.js";
 
 const RETRY_MS = 5_000;
@@ -44,17 +44,17 @@ async function begin(again = false) {
 
 /**
  * @param {import("./over_card.js").Whose} whose
- * @param {string} origin
+ * @param {readonly string[]} origins
  */
-function watch(whose, origin) {
-  const to = new Line(provider, origin);
+function watch(whose, origins) {
+  const to = new Line(provider, origins);
   line = to;
   const shown = new WatchView(to, provider, whose);
   view = shown;
   document.title = `${visible(machine(whose.resourceId).name)} · ${texts.PRODUCT}`;
   show(...shown.elements);
   to.onbarred = (error) => (error.over ? shown.gone(error.message) : leave(() => bar(error)));
-  to.onmoved = () => leave(() => location.reload()); // this page's policy names the old node, a new page's the new one
+  to.onmoved = () => leave(() => location.reload()); // this page's policy does not name the new node, a new page's does
   void to.run();
 }
 
@@ -82,7 +82,7 @@ function bar(error) {
     const more = error.status === 403 ? [signInLink(texts.barred.again)] : [];
     return show(card(title, [sentence, ...(error.message ? [error.message] : [])], ...more));
   }
-  const [title, sentence] = texts.barred.notNow;
+  const [title = "", sentence = ""] = texts.barred.notNow;
   show(card(title, [error.message && error.status ? error.message : texts.barred.unreachable, sentence]));
   setTimeout(() => void begin(true), Math.max(RETRY_MS, error.retryS * 1_000));
 }
@@ -99,11 +99,12 @@ function signInLink(text) {
  */
 function card(title, lines, ...more) {
   const head = element("p", { class: "product" }, texts.PRODUCT);
-  return element("main", { class: "lone" }, head, element("h1", {}, title), ...lines.map((one) => element("p", {}, one)), ...more);
+  return element("main", { class: "lone" }, head, element("h1", { tabindex: -1 }, title), ...lines.map((one) => element("p", {}, one)), ...more);
 }
 
 /** @param {...Node} elements */
 function show(...elements) {
   document.body.classList.remove("paused");
   document.body.replaceChildren(...elements);
+  /** @type {HTMLElement | null} */ (document.querySelector("h1[tabindex]"))?.focus(); // what stands here now is read to who does not see it
 }

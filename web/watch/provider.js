@@ -4,7 +4,8 @@
 import { Members, Unintelligible } from "./told.js";
 
 /**
- * @typedef {Readonly<{resourceId: string, giver: string, node: string, expiresAt: string, connect: string}>} SignedIn
+ * @typedef {Readonly<{resourceId: string, giver: string, node: string, expiresAt: string,
+ *   connect: readonly string[]}>} SignedIn `connect`: the origins that this page's policy lets it connect to
  * @typedef {Readonly<{watchToken: string, watchUrl: string}>} Admission
  * @typedef {Readonly<{node: string, confirmedAt: string | null, atLatest: string | null, sessions: number | null,
  *   cutMs: number | null}>} NodeCut
@@ -61,7 +62,7 @@ export class Provider {
       giver: members.text("giver"),
       node: members.text("node"),
       expiresAt: members.text("expiresAt"),
-      connect: members.text("connect"),
+      connect: members.list("connect", (item) => new Members({ item }).text("item")),
     }));
   }
 
@@ -69,7 +70,7 @@ export class Provider {
   async admission() {
     return this.#post("token", PATIENCE_MS, (members) => ({
       watchToken: members.text("watchToken"),
-      watchUrl: members.text("watchUrl"),
+      watchUrl: address(members.text("watchUrl")),
     }));
   }
 
@@ -121,6 +122,12 @@ function refusal(answer, body) {
   const detail = body.table("error");
   const retryS = Number(answer.headers.get("Retry-After")) || 0;
   return new ProviderError(answer.status, detail.text("code"), detail.text("message"), retryS);
+}
+
+/** @param {string} text */
+function address(text) {
+  if (!URL.canParse(text)) throw new Unintelligible("an address");
+  return text;
 }
 
 /** @param {unknown} item @returns {NodeCut} */

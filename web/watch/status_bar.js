@@ -5,7 +5,7 @@ import { Remaining, formatRemaining } from "../shared/remaining.js";
 import { button, element, enable } from "../shared/element.js";
 import * as texts from "./texts.js";
 import { machine } from "./told.js";
-import { visible } from "./visible.js";
+import { visible } from "../shared/visible.js";
 
 /**
  * @typedef {import("./told.js").Standing} Standing
@@ -64,7 +64,7 @@ export class StatusBar {
 
   /** @param {Phase} phase */
   phase(phase) {
-    const words = { connecting: texts.bar.connecting, open: texts.bar.live(this.#node), lost: texts.bar.again };
+    const words = { connecting: texts.bar.connecting, open: texts.bar.live(this.#node), lost: texts.bar.again, ending: texts.bar.ending };
     if (phase === "open" && !this.#node) return; // it is live once the node has said something
     this.#live.textContent = words[phase];
     this.#live.dataset.phase = phase;
@@ -76,6 +76,11 @@ export class StatusBar {
     this.#pause.classList.toggle("main", paused);
     this.#pause.title = canPause ? "" : texts.banner.noNode;
     enable(this.#pause, canPause);
+  }
+
+  /** That are left; 0 where the node has not said. */
+  get seconds() {
+    return this.#remaining?.seconds ?? 0;
   }
 
   tick() {

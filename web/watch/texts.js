@@ -44,12 +44,15 @@ export const bar = {
   live: (node) => `Live from ${node}`,
   connecting: "Connecting …",
   again: "Connection lost. Connecting again …",
+  ending: "Ended at this node",
   pause: "Pause input",
   resume: "Resume input",
   stop: "Stop access",
 };
 
 export const banner = {
+  /** @param {string} node */
+  ending: (node) => `The consent has ended at ${node}. Looking whether it goes on at another node …`,
   paused: "Paused. Nothing that an operator types reaches the virtual machine until you resume.",
   pausing: "Pausing …",
   resuming: "Resuming …",

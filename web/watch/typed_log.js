@@ -3,12 +3,13 @@
 
 import { element } from "../shared/element.js";
 import * as texts from "./texts.js";
-import { visible } from "./visible.js";
+import { visible } from "../shared/visible.js";
 
 /** @typedef {import("./told.js").Typed} Typed */
 
 const MAX_ROWS = 500;
 const MAX_PARTS = 200; // of one row; then another begins
+const MAX_LENGTH = 2_000; // characters of one row, and one part more
 const ENDS = new Set(["Enter", "Ctrl+C", "Ctrl+Z", "Ctrl+\\", "Ctrl+D"]); // after them a line of its own begins
 
 export class TypedLog {
@@ -57,7 +58,7 @@ export class TypedLog {
       line.append(element("kbd", {}, visible(part.key)));
       if (ENDS.has(part.key)) this.#unfinished.delete(told.session);
     } else addText(line, visible(part.text));
-    if (line.childElementCount >= MAX_PARTS) this.#unfinished.delete(told.session);
+    if (line.childElementCount >= MAX_PARTS || (line.textContent?.length ?? 0) >= MAX_LENGTH) this.#unfinished.delete(told.session);
   }
 
   /** The line to go on in. @param {Typed} told */
@@ -80,7 +81,9 @@ export class TypedLog {
 
   #bound() {
     while (this.#rows.childElementCount > MAX_ROWS) {
-      this.#rows.firstElementChild?.remove();
+      const oldest = this.#rows.firstElementChild;
+      for (const [session, line] of this.#unfinished) if (oldest?.contains(line)) this.#unfinished.delete(session);
+      oldest?.remove();
       this.#droppedCount += 1;
     }
     this.#dropped.hidden = this.#droppedCount === 0;

@@ -5,6 +5,7 @@ import { ConsentCard } from "./consent_card.js";
 import { ConsolePane } from "./console_pane.js";
 import { button, element } from "../shared/element.js";
 import { RpcError } from "../shared/json_rpc.js";
+import { formatRemaining } from "../shared/remaining.js";
 import { sentenceOf } from "./line.js";
 import { OperatorList } from "./operator_list.js";
 import { endedCard, goneCard, stoppedCard } from "./over_card.js";
@@ -22,6 +23,9 @@ import { TypedLog } from "./typed_log.js";
  * @typedef {import("./over_card.js").Whose} Whose
  */
 
+const SPOKEN_S = [900, 300, 60]; // the node's own marks
+const KEPT = 8; // sentences that were spoken
+
 export class WatchView {
   #line;
   /** @type {Whose} */
@@ -37,9 +41,9 @@ export class WatchView {
   #stop;
   #consoles = element("div", { class: "panes" });
   #layouts = element("div", { class: "layouts", role: "group", "aria-label": texts.consoles.layout, hidden: true });
-  #banner = element("p", { class: "banner", role: "status", hidden: true });
+  #banner = element("p", { class: "banner", role: "status" }); // it stands there before it has a word
   #watched = element("p", { class: "notice", hidden: true }, texts.banner.watched);
-  #spoken = element("p", { class: "unseen", role: "status" });
+  #spoken = element("p", { class: "unseen", role: "status", "aria-atomic": "false" });
   #main;
   #changing = ""; // what the node was asked for: to pause or to resume
   #trouble = "";
@@ -47,7 +51,8 @@ export class WatchView {
   #why = ""; // nobody is let in just now
   #phase = "connecting";
   #over = false;
-  #clock = setInterval(() => this.#tick(), 1_000);
+  #left = 0; // seconds, when it was last looked
+  #clock = setInterval(() => this.tick(), 1_000);
 
   /**
    * @param {Line} line
@@ -99,6 +104,7 @@ export class WatchView {
    */
   #onphase(phase, why) {
     if (phase === "lost" && this.#phase === "open") this.#say(texts.spoken.lost);
+    if (phase === "open" && this.#state) this.#say(texts.spoken.live);
     this.#phase = phase;
     this.#why = why;
     if (phase === "open") this.#settle();
@@ -117,7 +123,10 @@ export class WatchView {
       this.#consent.show(state);
       this.#operators.show(state.operators, state.paused);
     }
-    if (!before) this.#lay(state);
+    if (!before) {
+      this.#left = this.#bar.seconds;
+      this.#lay(state);
+    }
     for (const pane of this.#panes.values()) pane.state(state);
     this.#watched.hidden = !state.watched;
     if (before && before.paused !== state.paused) {
@@ -182,13 +191,13 @@ export class WatchView {
     this.#bar.show({ paused, canPause: this.#phase === "open" && !this.#changing && this.#state !== null });
     document.body.classList.toggle("paused", paused);
     const [text, look] = this.#sentence(paused);
-    this.#banner.hidden = text === "";
     if (this.#banner.textContent !== text) this.#banner.textContent = text; // told once to those who listen
     this.#banner.className = `banner ${look}`;
   }
 
   /** @param {boolean} paused @returns {[text: string, look: string]} */
   #sentence(paused) {
+    if (this.#phase === "ending") return [texts.banner.ending(this.#whose.node), "bad"];
     if (this.#trouble && this.#phase === "open") return [this.#trouble, "bad"];
     if (this.#changing && this.#phase === "open") return [this.#changing, paused ? "warn" : ""];
     if (this.#phase === "lost" && this.#state) {
@@ -199,7 +208,11 @@ export class WatchView {
     return paused ? [texts.banner.paused, "warn"] : ["", ""];
   }
 
-  #tick() {
+  /** Once a second. */
+  tick() {
+    const before = this.#left;
+    this.#left = this.#bar.seconds;
+    for (const mark of SPOKEN_S) if (before > mark && this.#left <= mark) this.#say(texts.spoken.remaining(formatRemaining(this.#left)));
     this.#bar.tick();
     this.#operators.tick();
     for (const pane of this.#panes.values()) pane.tick();
@@ -207,7 +220,8 @@ export class WatchView {
 
   /** @param {string} sentence */
   #say(sentence) {
-    this.#spoken.textContent = sentence;
+    this.#spoken.append(element("span", {}, `${sentence} `)); // beside what was said at the same moment
+    while (this.#spoken.childElementCount > KEPT) this.#spoken.firstElementChild?.remove();
   }
 
   /** The consent is over: why stands in place of the consoles, and what was typed stays to be read. @param {HTMLElement} card */
@@ -218,7 +232,8 @@ export class WatchView {
     this.#stop.close();
     this.dispose();
     document.body.classList.remove("paused");
-    this.#banner.hidden = this.#watched.hidden = true;
+    this.#banner.textContent = "";
+    this.#watched.hidden = true;
     this.#bar.over();
     this.#main.replaceChildren(card, ...(this.#typed.empty ? [] : [this.#typed.element]));
     this.#main.classList.add("over");
