@@ -24,7 +24,7 @@ class Bounds:
     strangers: int
 
 
-UNSECURED: Final = Bounds(1024, 128, 768)  # before the end of TLS' handshake: some 0.1 MiB and a descriptor each
+UNSECURED: Final = Bounds(1024, 128, 768)  # before the end of TLS' handshake: some 64 KiB and a descriptor each
 UNSIGNED: Final = Bounds(256, 16, 192)  # before a sign-in
 
 

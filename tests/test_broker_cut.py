@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from broker.admission import Wish
+from broker.graphics_console import GraphicsViewer
 from broker.session import Operator, Session, State
 from broker.websocket import CLOSE_GRACE
 from eva import audit
@@ -289,17 +290,18 @@ async def deadlines(node: Core, count: int, seconds: float) -> list[float]:
     node.grant()
     given: list[float] = []
     for _ in range(count):
-        viewer = node.live(await node.sessions.open(Wish(vm_id(), Kind.GRAPHICS), ALICE, News())).viewer
-        close = viewer.close
+        await node.sessions.open(Wish(vm_id(), Kind.GRAPHICS), ALICE, News())
+    close = GraphicsViewer.close
 
-        def slow(ending: Ending, grace: float, close=close) -> None:
-            given.append(time.monotonic() - began + grace)
-            time.sleep(seconds)  # the loop's own time is what is measured
-            close(ending, grace)
+    def slow(viewer: GraphicsViewer, ending: Ending, grace: float) -> None:
+        given.append(time.monotonic() - began + grace)
+        time.sleep(seconds)  # the loop's own time is what is measured
+        close(viewer, ending, grace)
 
-        viewer.close = slow
-    began = time.monotonic()
-    assert node.sessions.end_all(Ending.NODE_STOPPING) == count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GraphicsViewer, "close", slow)
+        began = time.monotonic()
+        assert node.sessions.end_all(Ending.NODE_STOPPING) == count
     return given
 
 

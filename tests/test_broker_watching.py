@@ -259,3 +259,9 @@ def test_who_wants_to_watch_from_now_on_and_is_not_here_has_left(before: int, af
     rein.watches |= {"w"} if here else set()
     rein.want(watched=bool(after), now=clock.now())
     assert (rein.watched, rein.left_at, rein.begun) == (bool(after), clock.now().boot if away else None, bool(away))
+
+
+def test_after_a_restart_nobody_is_missed_who_never_came():
+    clock, watching = HandClock(), Watching()
+    watching.resume([consent(watched=True)], clock.now())
+    assert watching.left(clock.run(WATCH_GRACE)) == []

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva.consent import MAX_SECONDS, Consent
+from eva.consent import MAX_AHEAD, MAX_SECONDS, Consent
 from eva.ending import Ending
 from eva.instant import NS, Instant
-from eva.ledger import KEEP_SECONDS, Accepted, Ended, Ledger, Reject, Rejected, Term
+from eva.ledger import KEEP_SECONDS, Accepted, Ended, Ledger, Reject, Rejected, Term, Watermark
 from tests.broker_parts import PIN, START, HandClock, consent, revocation_of, watermark_over
 
 
@@ -395,3 +395,36 @@ def test_nothing_stands_again_by_a_clock_set_back_behind_what_was_noted():
     books.prune(clock.step(60))
     clock.step(-30)
     assert (standing(books, clock.now()), books.standing_as(one.cid, clock.now())) == (set(), None)
+
+
+def test_one_that_comes_late_has_no_more_on_the_boot_clock_than_is_left():
+    clock, one, books = HandClock(), consent(60), ledger()
+    clock.run(20)
+    assert books.accept(one, PIN, clock.now()).term.boot == clock.boot + 40 * NS
+
+
+def test_a_watermark_is_kept_as_long_as_what_it_covers_could_last():
+    books, one = ledger(), consent(60)
+    books.revoke(watermark_over(one))
+    mark = books.watermark_of(one.resource_id)
+    assert mark.keep_until == one.issued_at + MAX_SECONDS + MAX_AHEAD + KEEP_SECONDS
+
+
+def test_a_watermark_never_falls_by_a_second():
+    books, one = ledger(), consent(60)
+    books.revoke(watermark_over(one))
+    assert books.revoke(watermark_over(one, 2, one.issued_at - 1)) == []
+    assert books.watermark_of(one.resource_id).issued_by == one.issued_at
+
+
+@pytest.mark.parametrize(("seconds", "forgotten"), [(0, False), (1, True)])
+def test_what_is_over_is_forgotten_a_day_after_its_end_and_not_before(seconds: int, forgotten: bool):
+    clock, one, other, books = HandClock(), consent(60), consent(60, vm="vm2"), ledger()
+    books.accept(one, PIN, clock.now())
+    books.accept(other, PIN, clock.now())
+    books.end([Ended(one.jti, Ending.CONSENT_REVOKED, one.expires_at + KEEP_SECONDS)])
+    books.raise_watermark(Watermark(other.resource_id, START, Ending.CONSENT_REVOKED, one.expires_at + KEEP_SECONDS))
+    gone = books.prune(clock.step(60 + KEEP_SECONDS + seconds))
+    assert set(gone) == ({one.jti, other.jti} if forgotten else set())
+    assert (books.get(one.jti) is None, books.get(other.jti) is None) == (forgotten, forgotten)
+    assert (books.why_ended(other) is None) == forgotten

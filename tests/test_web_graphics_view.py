@@ -35,10 +35,11 @@ DOWN = (
     const view = new m.GraphicsView(stage, {viewOnly: false});
     view.attach("wss://node/v1/console", "t");
     const canvas = document.querySelector("canvas");
-    const keyboard = view._rfb._keyboard;
+    const rfb = view._rfb, keyboard = rfb._keyboard;
     keyboard.grab();
     const keys = [];
-    keyboard.onkeyevent = (_, code, down) => keys.push((down ? "+" : "-") + code);
+    const sends = () => !rfb.viewOnly && !rfb._rfbConnectionState.startsWith("disconnect"); // as RFB.sendKey has it
+    keyboard.onkeyevent = (_, code, down) => sends() && keys.push((down ? "+" : "-") + code);
     canvas.focus();
     const press = (code, key) => canvas.dispatchEvent(new KeyboardEvent("keydown", {code, key, bubbles: true, cancelable: true}));
     press("ShiftLeft", "Shift"); press("KeyA", "A");

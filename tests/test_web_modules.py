@@ -152,6 +152,15 @@ async def test_a_count_that_cannot_be_is_a_fault(page: Page, count: int) -> None
     assert await run(page, "shared/serial_stream.js", script, count) is True
 
 
+async def test_what_was_not_sent_cannot_be_taken(page: Page) -> None:
+    script = """
+        const outbound = new m.Outbound();
+        outbound.add(new Uint8Array(4)); outbound.next(2);
+        try { outbound.taken(3); return null } catch (error) { return error instanceof m.OutOfStep }
+    """
+    assert await run(page, "shared/serial_stream.js", script) is True
+
+
 async def test_input_past_the_room_is_refused_whole(page: Page) -> None:
     script = "const outbound = new m.Outbound(); return [outbound.add(new Uint8Array(m.LIMIT + 1)), outbound.untaken]"
     assert await run(page, "shared/serial_stream.js", script) == [False, 0]

@@ -320,6 +320,15 @@ PANE = (
 )
 
 
+async def test_the_connection_is_made_while_the_pane_is_built(page: Page) -> None:
+    script = """
+        let built;
+        node.connected = () => (built = document.querySelector(".tool-bar") !== null);
+    """
+    begin = PANE.replace("const link", script + "const link")
+    assert await run(page, "operator/console_pane.js", begin + "return built", OPENED) is False
+
+
 async def test_whatever_speaks_stands_there_before_it_has_a_word(page: Page) -> None:
     """One that appears with its words is not heard in every browser."""
     script = """

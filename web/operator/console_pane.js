@@ -50,6 +50,7 @@ export class ConsolePane {
     /** @type {SerialSurface | null} */
     this._serial = opened.kind === "serial" ? new SerialSurface(this._screen, this.title) : null;
     this._surface = this._serial ?? new GraphicsSurface(this._screen, this.title);
+    this.session = new ConsoleSession(link, wish, opened, this._surface); // first: its connection is made while the rest is built
     this._surface.ask = (method, params) => this.session.ask(method, params);
     this._surface.onblocked = () => this._blocked();
     this._status = new StatusBar({ take: () => void this.takeKeyboard(), people: () => this._toggle("people") });
@@ -71,7 +72,6 @@ export class ConsolePane {
     this._blur = () => this._surface.releaseKeys();
     window.addEventListener("pagehide", this._blur);
     if (this._serial) this._wireSerial(this._serial);
-    this.session = new ConsoleSession(link, wish, opened, this._surface);
     this.session.onchange = () => this.update();
     this.update();
   }
