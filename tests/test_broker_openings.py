@@ -82,11 +82,12 @@ async def test_a_disk_that_refuses_the_start_opens_nothing(node: Core):
     assert (node.dialer.guests, len(node.sessions)) == ([], 0)
 
 
-async def test_revoked_while_the_start_is_written_it_never_dials(node: Core):
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_revoked_while_the_start_is_written_it_never_dials(node: Core, kind: Kind):
     one = node.grant()
     await node.settle()
     gate = hold_disk(node)
-    opening = asyncio.ensure_future(node.open())
+    opening = asyncio.ensure_future(node.open(kind))
     await asyncio.sleep(0)
     node.revoke(one)
     gate.set()
