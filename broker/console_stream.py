@@ -4,8 +4,7 @@ Whole, masked binary frames, which is what every client sends, are unmasked here
 itself: no task, no queue. All else (control frames, fragments, faults) goes to the parser of `websockets` by way of the
 connection, whole frame by whole frame, so that it stands at a frame's border whenever it is called.
 
-All that a key touches on its way lies in this one object of slots. With 500 operators nothing of a session is in the
-processor's caches when its key comes: what counts is how many objects are fetched (docs/benchmarks.md).
+Every key and every chunk goes this way, and each call on it is paid by each of them (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -36,7 +36,6 @@ LOOK_AGAIN = 0.002  # seconds until the kernel is asked again whether QEMU has t
 class GraphicsViewer:
     """One session's screen. A `Feed` for its websocket."""
 
-    # no dictionary: of 500 sessions none is in the processor's caches when its key comes (docs/benchmarks.md)
     __slots__ = (
         "_allowance",
         "_closed",

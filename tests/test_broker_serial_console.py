@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.serial_console import MAX_PENDING
+from broker.serial_console import MAX_PENDING, READ
 from broker.session import Session, State
 from eva import audit
 from eva.consent import Access, Principal
@@ -98,6 +98,22 @@ async def test_an_answer_lets_256_more_down(node: Core):
         node.dialer.guest.send(b"x")
         await console_bytes(client, 1)
         assert len(heard(node.dialer.guest)) == 256
+
+
+async def test_what_the_guest_said_before_is_no_answer(node: Core):
+    node.grant()
+    session = await node.open()
+    async with node.edge() as edge:
+        client = await edge.connect(session)
+        await client.send(b"x" * 256)
+        assert len(await hears(node.dialer.guest, 256)) == 256
+        # a guest that has been paused, and whose output lies unread still: all of it is there before anything of it is read
+        said = node.dialer.guest.send(b"o" * 60_000)
+        assert said > 4 * READ
+        await client.send(b"y" * 5000)
+        assert len(await console_bytes(client, said)) == said
+        await until(lambda: node.live(session).viewer.pending)
+        assert len(heard(node.dialer.guest)) <= 256
 
 
 async def test_send_anyway_lets_256_more_down_and_is_recorded(node: Core):

@@ -1,4 +1,6 @@
-"""What broker/websocket.py and broker/console_stream.py lean on in `websockets` beyond its documented interface: each name, shape and order of calls.
+"""What broker/websocket.py and broker/console_stream.py lean on in `websockets` beyond its documented interface.
+
+Each name, shape and order of calls.
 
 A new release of `websockets` that changes one of them fails here, by name, before it fails an operator.
 """
