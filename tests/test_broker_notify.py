@@ -62,7 +62,9 @@ def test_a_manager_that_starts_anew_stops_nobody_and_is_told(manager: socket.soc
         assert again.recv(100) == b"WATCHDOG=1"
 
 
-@pytest.mark.parametrize(("pid", "seconds"), [(None, 10.0), (str(os.getpid()), 10.0), ("1", None)])
+@pytest.mark.parametrize(
+    ("pid", "seconds"), [(None, 10.0), (str(os.getpid()), 10.0), ("1", None)], ids=["any", "mine", "another"]
+)
 def test_the_watchdog_is_fed_by_whom_it_watches(monkeypatch: pytest.MonkeyPatch, pid: str | None, seconds: float | None):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setenv("WATCHDOG_USEC", "10000000")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 from playwright.async_api import Page
 
-from lab.certificates import Authority
-from tests.web_module_parts import GROUP, NODE, module_page, run
+from tests.web_module_parts import GROUP, NODE, browser_page, page, run
+
+__all__ = ["browser_page", "page"]
 
 OPENED = {
     "session": "s1",
@@ -27,19 +25,6 @@ OPENED = {
 }
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all of them: they leave nothing behind
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser_page(certificates: Authority) -> AsyncIterator[Page]:
-    async with module_page(certificates) as page:
-        yield page
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser_page: Page) -> AsyncIterator[Page]:
-    """A page whose globals a test may change."""
-    yield browser_page
-    await browser_page.reload()
 
 
 # --- the session

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Page
 
-from lab.certificates import Authority
-from tests.web_module_parts import GROUP, module_page, run
+from tests.web_module_parts import GROUP, run
+from tests.web_module_parts import browser_page as page
+
+__all__ = ["page"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all of them: they leave nothing behind
 
@@ -41,12 +41,6 @@ SHORT = LONG | {
     "sessions": 2,
     "connected": [{"account": "bob", "kind": "graphics"}],
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def page(certificates: Authority) -> AsyncIterator[Page]:
-    async with module_page(certificates) as page:
-        yield page
 
 
 async def machines(page: Page, *consents: dict[str, Any]) -> list[dict[str, Any]]:

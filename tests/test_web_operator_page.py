@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Page
 
-from lab.certificates import Authority
-from tests.web_module_parts import GROUP, NODE, module_page, run
+from tests.web_module_parts import GROUP, NODE, browser_page, page, run
+
+__all__ = ["browser_page", "page"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all of them: they leave nothing behind
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser_page(certificates: Authority) -> AsyncIterator[Page]:
-    async with module_page(certificates) as page:
-        yield page
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser_page: Page) -> AsyncIterator[Page]:
-    """A page of its own for each test: the module begins when it is loaded."""
-    await browser_page.reload()
-    yield browser_page
 
 
 # Signed in, with two virtual machines in the list. `opened(name)` is what the node says of a new session.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Page
 
-from lab.certificates import Authority
-from tests.web_module_parts import GROUP, NODE, module_page, run
+from tests.web_module_parts import GROUP, NODE, browser_page, page, run
+
+__all__ = ["browser_page", "page"]
 
 STATE = {
     "consent": "c",
@@ -39,19 +38,6 @@ BOB = {
 }
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one browser for all of them: they leave nothing behind
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser_page(certificates: Authority) -> AsyncIterator[Page]:
-    async with module_page(certificates) as page:
-        yield page
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser_page: Page) -> AsyncIterator[Page]:
-    """A page whose globals a test may change."""
-    yield browser_page
-    await browser_page.reload()
 
 
 # A view on a line to a node; `admissions`: what the provider answers, in turn, where the last one is never answered.

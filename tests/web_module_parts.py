@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest_asyncio
 from playwright.async_api import Page
 
 import web
@@ -57,6 +58,20 @@ async def module_page(certificates: Authority) -> AsyncIterator[Page]:
         page = await browser.window()
         await page.goto(f"{site.url}/")
         yield page
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser_page(certificates: Authority) -> AsyncIterator[Page]:
+    """One for all tests of a file that leave nothing behind."""
+    async with module_page(certificates) as page:
+        yield page
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser_page: Page) -> AsyncIterator[Page]:
+    """It again, with modules and globals of the test's own."""
+    await browser_page.reload()
+    yield browser_page
 
 
 async def run(page: Page, module: str, script: str, argument: object = None) -> Any:
