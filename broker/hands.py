@@ -77,9 +77,10 @@ class Hands:
             except JournalFailed as error:
                 raise Refused(Refusal.AUDIT_FAILED, str(error)) from error
             self._check_rein(live)
-            if not live.gate.open() or not self._roster.owns_keyboard(session):
+            if not self._may_press(live):
                 raise Refused(Refusal.LEASE_STALE, "the gate is closed")
-            live.chord = asyncio.ensure_future(self._dialer.send_keys(self._hosts[pin.host], pin.uuid, chord))
+            keys = self._dialer.send_keys(self._hosts[pin.host], pin.uuid, chord, wanted=lambda: self._may_press(live))
+            live.chord = asyncio.ensure_future(keys)
             await live.chord
         except (DialError, asyncio.CancelledError) as error:
             if live.gate.ending is None and not live.gate.rein.held and isinstance(error, asyncio.CancelledError):
@@ -89,6 +90,9 @@ class Hands:
         finally:
             live.chord = None
             self._chords.discard(pin)
+
+    def _may_press(self, live: Live) -> bool:
+        return live.gate.open() and self._roster.owns_keyboard(live.session)
 
     @staticmethod
     def _check_rein(live: Live) -> None:

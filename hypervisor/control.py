@@ -46,6 +46,7 @@ class DialFailure(StrEnum):
     TIMED_OUT = "timed-out"
     WORKER_DIED = "worker-died"
     REFUSED = "refused"
+    UNWANTED = "unwanted"  # what was asked for was taken back while it waited
 
 
 class Cause(StrEnum):

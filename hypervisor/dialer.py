@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from eva.consent import Kind
 from hypervisor.child import Child
@@ -200,10 +200,12 @@ class Dialer:
         chord: Sequence[int],
         hold_ms: int = 100,
         timeout: float = 5.0,  # noqa: ASYNC109  # kills the worker, too
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         """Presses 1 to 16 Linux key codes (1 to 255) together for `hold_ms`, with no viewer needed.
 
-        Returns when libvirt has them; one that waits does not hold the next back, the caller does.
+        Returns when libvirt has them; one that waits does not hold the next back, the caller does. `wanted` is asked once
+        nothing has to be waited for any more but libvirt.
 
         Raises DialError, ValueError. After TIMED_OUT they may or may not have reached the guest.
         """
@@ -211,9 +213,11 @@ class Dialer:
             raise ValueError(f"not a chord: {chord!r}")
         if not 1 <= hold_ms <= MAX_HOLD_MS:
             raise ValueError(f"keys are held for 1 to {MAX_HOLD_MS} ms")
-        (await self._ask(Keys(host.uri, uuid, tuple(chord), hold_ms), None, timeout)).release()
+        (await self._ask(Keys(host.uri, uuid, tuple(chord), hold_ms), None, timeout, wanted)).release()
 
-    async def _ask(self, request: Open | Keys, end: socket.socket | None, seconds: float) -> Leash:
+    async def _ask(
+        self, request: Open | Keys, end: socket.socket | None, seconds: float, wanted: Callable[[], bool] = lambda: True
+    ) -> Leash:
         """A worker that has done what was asked and holds `end`. Raises DialError; on every failure it is released."""
         try:
             leash = Leash(request)
@@ -222,6 +226,8 @@ class Dialer:
         try:
             async with asyncio.timeout(seconds), self._slots:
                 server = await self._ready_server()
+                if not wanted():
+                    raise DialError(DialFailure.UNWANTED, "nobody wants it any more")
                 await server.fork(leash, [leash.theirs] if end is None else [leash.theirs, end])
                 answer = await leash.answer
             if isinstance(answer, Refused):

@@ -10,18 +10,21 @@ from contextlib import suppress
 def notify(state: str, *, wait: bool = True) -> None:
     """One datagram. Raises OSError where the socket is named but not there.
 
-    Without `wait` it is dropped when the service manager does not read: its silence must not stop ours.
+    Without `wait` it is dropped then, when the service manager does not read, and when no descriptor is left: none of them
+    must stop us.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with (
+        suppress(*(() if wait else (OSError,))),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+    ):
         channel.connect(address)
         channel.setblocking(wait)
-        with suppress(BlockingIOError):
-            channel.send(state.encode())
+        channel.send(state.encode())
 
 
 def watchdog_seconds() -> float | None:

@@ -43,7 +43,7 @@ from eva.resource_id import ResourceId
 from eva.token import Keyring, SigningKey, b64, thumbprint, verify
 from eva.watch import Watch
 from eva.wire import NODES, ROOT, Envelope, KeySet, Lease, Receipt
-from hypervisor.dialer import GUEST_BUFFER, Host, Line
+from hypervisor.dialer import GUEST_BUFFER, DialError, DialFailure, Host, Line
 from tests.rfb_bytes import VERSION, request, server_init, set_encodings
 
 NODE = "AzS-ERCS01"
@@ -204,9 +204,11 @@ class Switchboard:
         self.lines.append(WatchedLine(kind, ours, None))
         return self.lines[-1]
 
-    async def send_keys(self, host: Host, uuid: str, chord: Sequence[int]) -> None:
+    async def send_keys(self, host: Host, uuid: str, chord: Sequence[int], *, wanted: Callable[[], bool] = lambda: True) -> None:
         self.dialling.set()
         await self.picked_up.wait()
+        if not wanted():
+            raise DialError(DialFailure.UNWANTED, "nobody wants it any more")
         self.chords.append(tuple(chord))
 
     @property

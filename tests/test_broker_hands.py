@@ -124,6 +124,22 @@ async def test_a_chord_in_flight_is_cancelled_by_the_cut_and_the_next_vm_session
     assert (node.dialer.chords, node.sessions.hands._chords) == ([], set())
 
 
+async def test_a_chord_that_waits_is_not_pressed_once_another_has_the_keyboard(node: Core):
+    node.grant()
+    session, other = await node.open(), await node.open(operator=BOB)
+    async with node.edge() as edge:
+        await notice(await edge.connect(session), Mark.ATTACHED)
+        node.dialer.dialling.clear()
+        node.dialer.picked_up.clear()
+        pressing = asyncio.ensure_future(node.sessions.hands.send_chord(node.live(session), (29,)))
+        await node.dialer.dialling.wait()
+        node.sessions.hands.move_keyboard(node.live(other), other.id)
+        node.dialer.picked_up.set()
+        with pytest.raises(Refused):
+            await pressing
+    assert node.dialer.chords == []
+
+
 async def test_revoked_while_its_chord_is_recorded_nothing_is_pressed(node: Core):
     one = node.grant()
     session = await node.open()

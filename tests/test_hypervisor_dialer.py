@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
 import uvloop
 
-from hypervisor.dialer import Dialer, DialError, DialFailure, Host, Kind
+from hypervisor.dialer import AT_ONCE, Dialer, DialError, DialFailure, Host, Kind
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.hypervisor_lines import (
     ask,
@@ -288,6 +288,33 @@ async def test_keys_reach_a_guest_without_a_viewer(libvirt_host: LibvirtHost, gu
     async with started_dialer() as dialer:
         await dialer.send_keys(host_of(libvirt_host), guest.uuid, CTRL_ALT_DEL)
         await asyncio.to_thread(guest.serial.wait_for, "ctrl-alt-del", after=start, timeout=20)
+
+
+async def test_keys_that_nobody_wants_any_more_when_their_turn_comes_are_not_pressed(
+    libvirt_host: LibvirtHost, guest: Guest
+) -> None:
+    start = guest.serial.size()
+    wanted = True
+    async with started_dialer() as dialer, AsyncExitStack() as stack:
+        libvirt_host.freeze()
+        try:
+            before = [asyncio.create_task(dialer.send_keys(host_of(libvirt_host), NOBODY, (30,))) for _ in range(AT_ONCE)]
+            stack.callback(lambda: [task.cancel() for task in before])
+            ours = asyncio.create_task(
+                dialer.send_keys(host_of(libvirt_host), guest.uuid, CTRL_ALT_DEL, timeout=60.0, wanted=lambda: wanted)
+            )
+            await asyncio.sleep(0.2)  # no order of theirs can be awaited: that it waits is what is seen below
+            assert not ours.done()
+            wanted = False
+        finally:
+            libvirt_host.thaw()
+        with pytest.raises(DialError) as caught:
+            await ours
+        await asyncio.gather(*before, return_exceptions=True)
+        assert caught.value.failure is DialFailure.UNWANTED
+        await dialer.send_keys(host_of(libvirt_host), guest.uuid, (30,))  # whatever was pressed before this was taken before
+    await asyncio.to_thread(guest.run, "true")
+    assert b"ctrl-alt-del" not in guest.serial.content(start)
 
 
 @pytest.mark.parametrize("chord", [(), (0,), (256,), (-1,), tuple(range(1, 18))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -57,3 +58,13 @@ def test_another_process_watchdog_is_not_ours(monkeypatch: pytest.MonkeyPatch):
 def test_no_watchdog_is_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     assert watchdog_seconds() is None
+
+
+def test_a_sign_of_life_that_finds_no_descriptor_stops_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        notify("WATCHDOG=1", wait=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
