@@ -4,7 +4,7 @@ A guest that hides what is typed (a password's prompt) echoes nothing, so what i
 the same, in the same order and from its very next byte on. In doubt it is hidden:
 
 - other output where the echo was due, or right behind it within SETTLE, hides all that was not shown yet;
-- so does a second without an echo; and after either, the rest of the line, up to Enter;
+- so does ECHO_WITHIN without an echo; and after either, the rest of the line, up to Enter;
 - what is still without its echo when Enter is typed is shown only where the whole rest of the line comes back and the
   line's end right behind it.
 
@@ -21,7 +21,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
-ECHO_WITHIN = 1.0  # seconds
+ECHO_WITHIN = 3.0  # seconds: QEMU looks but once a second whether somebody has opened its line
 SETTLE = 0.1  # seconds behind an echo in which no other output may come
 MAX_TYPED = 1024  # bytes without their echo: of more, all are hidden
 MAX_TEXT = 1024  # characters of text told at once: of more, the rest is hidden
