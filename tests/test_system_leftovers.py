@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -28,6 +29,9 @@ async def ready(cloud: Cloud, vm: Guest) -> AsyncIterator[Cloud]:
         await tell_provider(cloud, "/revoke", {"resource_id": vm.resource_id})
 
 
+TOOLS = shutil.ignore_patterns(
+    "playwright*", "mypy*", "ruff*", "schemathesis*", "hypothesis*", "__pycache__"
+)  # that no daemon loads
 Inventory = dict[str, tuple[int, int]]
 
 
@@ -153,12 +157,23 @@ def give_away(top: Path, home: Path, uid: int, gid: int) -> None:
 
 
 def python_for_all(directory: Path) -> str:
-    """A Python that every user may run, with what this one has installed; this one's own may lie in root's home."""
+    """A Python that every user may run, with what this one has installed: this one's own, and ours, may lie in root's home."""
     system = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
     if not system.exists():
         pytest.skip(f"there is no {system} for another user to run")
     venv = directory / "python"
     subprocess.run([str(system), "-m", "venv", "--without-pip", str(venv)], check=True)
-    installed = [path for path in sys.path if path.endswith("site-packages")]
-    (next(venv.glob("lib/python*/site-packages")) / "all.pth").write_text("\n".join([*installed, str(ROOT)]))
+    place = next(venv.glob("lib/python*/site-packages"))
+    for installed in (Path(path) for path in sys.path if path.endswith("site-packages")):
+        shutil.copytree(installed, place, copy_function=link, ignore=TOOLS, dirs_exist_ok=True)
+    for package in ("broker", "eva", "hypervisor", "oidc", "web"):
+        shutil.copytree(ROOT / package, place / package, copy_function=link)
     return str(venv / "bin/python")
+
+
+def link(source: str, target: str) -> None:
+    """A name for the same file where the disk is the same, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)

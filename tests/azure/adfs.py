@@ -19,7 +19,8 @@ from lab.rest import DIRECTORY, Issuer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = ROOT / ".lab/oidc/node_modules"
-NODE = MODULES / ".bin/node"
+# by its own place: the npm of Debian makes no link to it
+NODE = next(MODULES.glob("node-linux-*/bin/node"), MODULES / "node")
 LIBRARY = MODULES / "oidc-provider/lib/index.js"
 MOST_PAGES = 6  # code, sign-in, consent
 
