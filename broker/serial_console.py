@@ -7,10 +7,7 @@ scrollback is let go. Operator bytes wait with their viewer until the gate and t
 
 from __future__ import annotations
 
-import array
 import asyncio
-import fcntl
-import termios
 from typing import Protocol
 
 from broker.allowance import EchoAllowance
@@ -270,19 +267,13 @@ class SerialConsole:
             return
         filtered = self._filter.feed(data, self._clock.now().boot)
         # what lay here unread may be older than what was typed since, so only what it ends with is a sign
-        if len(data) < READ or not self._unread():
+        if len(data) < READ or not self._line.unread:
             self.allowance.guest_spoke()
         if self.transcript is not None:
             self.transcript.guest(filtered.shown)
         self._show(filtered.shown, filtered.queries)
         self._count_dropped()
         self.pump()
-
-    def _unread(self) -> int:
-        """Bytes that the guest has said and nobody has read (FIONREAD, unix(7))."""
-        count = array.array("i", [0])
-        fcntl.ioctl(self._line.sock.fileno(), termios.FIONREAD, count)
-        return count[0]
 
     def _show(self, shown: bytes, queries: tuple[tuple[int, bytes], ...]) -> None:
         before = self.scrollback.end

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import termios
 from dataclasses import dataclass
 
 from eva.consent import Kind
@@ -124,6 +127,13 @@ class Line:
     @property
     def worker_pid(self) -> int | None:
         return None if self._leash is None else self._leash.pid
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have come of the guest and nobody has read (FIONREAD, unix(7)). Raises OSError."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, count)
+        return count[0]
 
     def cut(self) -> None:
         """Ends every byte path: shutdown, which a duplicate of the descriptor cannot outlive, close, SIGKILL by pidfd.
