@@ -93,7 +93,7 @@ _OSC_END: Final = re.compile(rb"[\x07\x18\x1a\x1b]")
 _STRING_END: Final = re.compile(rb"[\x18\x1a\x1b]")
 _OVERRUN_END: Final = re.compile(rb"[\x07\n\r\x18\x1a\x1b]")
 _CSI_BODY: Final = re.compile(rb"[\x20-\x3f]*")
-_WHOLE_CSI: Final = re.compile(rb"\x1b\[([\x20-\x3f]{0,%d}+)([\x40-\x7e])" % SEQUENCE_LIMIT)
+_WHOLE_CSI: Final = re.compile(rb"\x1b\[([\x20-\x3f]{0,%d})([\x40-\x7e])" % SEQUENCE_LIMIT)
 
 # Undoes what passes: region (which homes the cursor, hence ESC 7 and 8), SGR, SI, G0, IRM, DECCKM, DECAWM, DECTCEM, keypad.
 # G1 stays: terminals differ in what it is at first, and after SI nothing shows it.

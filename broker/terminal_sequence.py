@@ -56,7 +56,7 @@ class Verdict:
 # Text and common sequences that pass as they are: only a quicker way to what the filter's states and the verdicts below
 # would also say. UTF-8 after RFC 3629 section 4, less U+0080-U+009F, U+202A-U+202E (E2 80 AA-AE) and U+2066-U+2069.
 PLAIN: Final = re.compile(
-    rb"""(?:[\b-\x0f\x20-\x7e]++
+    rb"""(?:[\b-\x0f\x20-\x7e]+
          |\xc2[\xa0-\xbf]|[\xc3-\xdf][\x80-\xbf]
          |\xe2(?:\x80[\x80-\xa9\xaf-\xbf]|\x81[\x80-\xa5\xaa-\xbf]|[\x82-\xbf][\x80-\xbf])
          |\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1\xe3-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]
@@ -67,7 +67,7 @@ PLAIN: Final = re.compile(
                      |[0-9]{0,4}(?:;[0-9]{0,4}){0,15}m
                      |\?(?:1|7|25)[hl])
                |[78M=>DE]
-               |[()*+][0AB]))++""",
+               |[()*+][0AB]))+""",
     re.VERBOSE,
 )
 
