@@ -1,6 +1,7 @@
 """The RFB filter between real clients' bytes and a real QEMU, whose guest is a boot sector of a few bytes."""
 
 import asyncio
+import contextlib
 import json
 import random
 import shutil
@@ -275,10 +276,17 @@ def alike(image: Image.Image, one: int, other: int) -> bool:
     return ImageChops.difference(cell(image, one), cell(image, other)).getbbox() is None
 
 
+async def pictured(socket_path: Path, path: Path) -> tuple[int, int]:
+    """A screenshot by a connection of its own, which is closed."""
+    reader, writer = await asyncio.open_unix_connection(socket_path)
+    with contextlib.closing(writer):
+        return await screenshot(reader, writer, path)
+
+
 async def test_a_picture_through_the_filter_is_the_guest_s_own(noise: Machine, tmp_path: Path) -> None:
     async with relayed(noise) as relay:
-        size = await screenshot(*await asyncio.open_unix_connection(relay.path), tmp_path / "through.png")
-    await screenshot(*await asyncio.open_unix_connection(noise.vnc), tmp_path / "direct.png")
+        size = await pictured(relay.path, tmp_path / "through.png")
+    await pictured(noise.vnc, tmp_path / "direct.png")
     through, direct = Image.open(tmp_path / "through.png"), Image.open(tmp_path / "direct.png")
     assert size == NOISE_SCREEN
     assert len(through.getcolors(1 << 20) or []) > 200

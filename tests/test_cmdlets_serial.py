@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import random
@@ -315,7 +316,8 @@ async def test_a_refusal_is_raised(node: ScriptedNode, tls: ssl.SSLContext):
 async def test_no_node_is_unreachable_at_once(tls: ssl.SSLContext):
     async with running(1, tls) as run:
         error = await run.fails(Unreachable)
-    assert "Connection refused" in str(error)
+    # of a name with two addresses asyncio tells each one's error, by number
+    assert any(word in str(error) for word in ("Connection refused", f"Errno {errno.ECONNREFUSED}"))
 
 
 async def test_a_session_that_is_no_more_is_gone(node: ScriptedNode, tls: ssl.SSLContext):
