@@ -156,6 +156,7 @@ export const typing = {
     [60, "Normal"],
     [200, "Slow"],
   ]),
+  paceNote: "A busy guest drops keys that come too fast. If it lacks some, take a slower pace.",
   enter: "Press Enter at the end",
   preview: "Will be typed",
   nothing: "nothing yet",

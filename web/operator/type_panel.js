@@ -9,6 +9,7 @@ import { typing as texts } from "./console_texts.js";
 const LONGEST = 65_536; // characters
 const SHOWN = 2000; // of them, in the preview
 const NAMED = 8; // characters that are named before "…"
+const SCREEN_PACE_MS = 60; // QEMU's keyboard holds 16 bytes, some 4 characters, and drops what a busy guest does not fetch
 
 export class TypePanel {
   /**
@@ -31,7 +32,7 @@ export class TypePanel {
     this._pace = element(
       "select",
       { id: "type-pace" },
-      ...texts.paces.map(([ms, label]) => element("option", { value: ms, selected: ms === (kind === "serial" ? 0 : 20) }, label)),
+      ...texts.paces.map(([ms, label]) => element("option", { value: ms, selected: ms === (kind === "serial" ? 0 : SCREEN_PACE_MS) }, label)),
     );
     this._preview = element("div", { class: "preview", role: "region", tabindex: "0", "aria-label": texts.preview });
     this._warning = element("p", { class: "warning", role: "alert" });
@@ -95,6 +96,7 @@ export class TypePanel {
       tick(texts.enter, this._enter),
       ...(this._kind === "graphics" ? [line(texts.layout, this._layout)] : []),
       line(texts.pace, this._pace),
+      ...(this._kind === "graphics" ? [element("p", { class: "muted" }, texts.paceNote)] : []),
       element("h3", {}, texts.preview),
       this._preview,
       this._warning,
