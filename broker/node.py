@@ -106,8 +106,7 @@ class Node:
         key, root = read_private_key(settings.key), read_root_key(settings.root_key)
         accounts = read_accounts(settings.users)
         disk = open_disk(settings)
-        now = self._clock.now()
-        if now.wall < disk.loaded.wall_seen - CLOCK_SLACK:
+        if self._clock.now().wall < disk.loaded.wall_seen - CLOCK_SLACK:
             raise CannotStart("the clock is behind the last time seen here: set it right before consents are judged by it")
         self._disk = disk
         self.journal = Journal(disk.state, disk.audit, disk.untold)
@@ -138,10 +137,15 @@ class Node:
         self.consents.begins_paused = self._watching.begin
         try:
             self.consents.restore(disk.loaded, disk.ended)
-            safelist = Safelist.from_rows(disk.loaded.workstations, self._boot_id, now)
+            self.desk = self._reception(settings, accounts, key)
         except (BadToken, BadRow) as error:
             raise BadState(settings.state, f"what it holds does not verify: {error}") from error
-        self.desk = Desk(
+        self._rims(settings, key, outbox)
+
+    def _reception(self, settings: Settings, accounts: Accounts, key: SigningKey) -> Desk:
+        """Where operators are answered, with who was there before. Raises BadRow."""
+        now, workstations = self._clock.now(), self._disk.loaded.workstations
+        desk = Desk(
             node=settings.node,
             clock=self._clock,
             journal=self.journal,
@@ -149,16 +153,16 @@ class Node:
             consents=self.consents,
             inventory=self.inventory,
             accounts=accounts,
-            safelist=safelist,
+            safelist=Safelist.from_rows(workstations, self._boot_id, now),
             attempts=Attempts(),
             tickets=Tickets(),
             inquiry=Inquiry(settings.node, settings.provider, key, self._clock, secrets.token_bytes),
             metrics=self.metrics,
             randomness=secrets.token_bytes,
         )
-        for row in disk.loaded.workstations:
-            self.desk.attempts.remember(parse_address(row.address), row.account, now)
-        self._rims(settings, key, outbox)
+        for row in workstations:
+            desk.attempts.remember(parse_address(row.address), row.account, now)
+        return desk
 
     def _rims(self, settings: Settings, key: SigningKey, outbox: Outbox) -> None:
         """What the node speaks by, on top of what it is. Raises CannotStart."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -113,20 +113,7 @@ def _cuts(cuts: list[Cut]) -> Response:
 def admin_server(registrar: Registrar) -> Server:
     """For the commands on this host; who may open the socket's file may do all of it."""
     app = bare_app()
-
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
-        body = {"error": str(error.refusal), "detail": error.detail}
-        return JSONResponse(body, status_code=STATUS.get(error.refusal, 400))
-
-    @app.exception_handler(StoreDown)
-    async def down(_: Request, error: StoreDown) -> Response:
-        return JSONResponse({"error": "store", "detail": f"the store does not answer: {error.why}"}, status_code=503)
-
-    @app.exception_handler(BadResourceId)
-    @app.exception_handler(ValueError)
-    async def bad(_: Request, error: ValueError) -> Response:
-        return JSONResponse({"error": "bad-request", "detail": str(error)}, status_code=400)
+    _tell_errors(app)
 
     @app.post("/grant")
     async def grant(body: _Grant) -> Response:
@@ -169,6 +156,22 @@ def admin_server(registrar: Registrar) -> Server:
         return JSONResponse({"node": ahead.node, "seq": ahead.seq, "receipts": ahead.receipts})
 
     return Server(config_of(app))
+
+
+def _tell_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        body = {"error": str(error.refusal), "detail": error.detail}
+        return JSONResponse(body, status_code=STATUS.get(error.refusal, 400))
+
+    @app.exception_handler(StoreDown)
+    async def down(_: Request, error: StoreDown) -> Response:
+        return JSONResponse({"error": "store", "detail": f"the store does not answer: {error.why}"}, status_code=503)
+
+    @app.exception_handler(BadResourceId)
+    @app.exception_handler(ValueError)
+    async def bad(_: Request, error: ValueError) -> Response:
+        return JSONResponse({"error": "bad-request", "detail": str(error)}, status_code=400)
 
 
 def unix_socket(path: Path) -> socket.socket:
