@@ -201,3 +201,19 @@ async def test_a_line_without_an_end_is_cut_into_lines(page: Page) -> None:
     found = await lines(page, script)
     assert sum(found) == 10_000
     assert max(found) <= 4_096
+
+
+@pytest.mark.parametrize(("heard", "begin"), [(True, "Paused. Nothing"), (False, "Paused at this node: nothing")])
+async def test_a_pause_that_the_provider_does_not_know_of_says_so(page: Page, heard: bool, begin: str) -> None:
+    script = """
+        node["input.pause"] = () => { state({paused: true}); return {paused: true, heard: given.state.heard} };
+        document.querySelector(".pause").click(); await settled();
+        const paused = said();
+        node["input.resume"] = () => { state({paused: false}); return {paused: false} };
+        document.querySelector(".pause").click(); await settled();
+        return [paused, said()];
+    """
+    paused, resumed = await run(page, "watch/watch_view.js", VIEW + script, {"state": STATE | {"heard": heard}, "whose": WHOSE})
+    assert paused.startswith(begin)
+    assert ("pause again" in paused) is not heard
+    assert resumed == ""

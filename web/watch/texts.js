@@ -54,6 +54,9 @@ export const banner = {
   /** @param {string} node */
   ending: (node) => `The consent has ended at ${node}. Looking whether it goes on at another node …`,
   paused: "Paused. Nothing that an operator types reaches the virtual machine until you resume.",
+  pausedHere:
+    "Paused at this node: nothing that an operator types reaches the virtual machine until you resume. " +
+    "The provider has not confirmed it yet: if this node is lost, pause again.",
   pausing: "Pausing …",
   resuming: "Resuming …",
   /** @param {string} why */

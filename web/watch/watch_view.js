@@ -48,6 +48,7 @@ export class WatchView {
   #changing = ""; // what the node was asked for: to pause or to resume
   #trouble = "";
   #doubt = false; // whether input is paused: the node has not said
+  #unheard = false; // the provider has not confirmed a pause: it would not go along to another node
   #why = ""; // nobody is let in just now
   #phase = "connecting";
   #over = false;
@@ -166,7 +167,8 @@ export class WatchView {
     this.#settle();
     this.#show();
     try {
-      await this.#line.call(resume ? "input.resume" : "input.pause");
+      const answer = await this.#line.call(resume ? "input.resume" : "input.pause");
+      this.#unheard = !resume && answer?.heard === false;
     } catch (error) {
       const why = sentenceOf(error, texts.refusals, texts.errors);
       const unknown = error instanceof RpcError && error.unknown;
@@ -184,6 +186,7 @@ export class WatchView {
   #settle() {
     this.#trouble = "";
     this.#doubt = false;
+    this.#unheard = false;
   }
 
   #show() {
@@ -205,7 +208,8 @@ export class WatchView {
       const known = paused && !this.#doubt ? texts.banner.lostPaused : going;
       return [[known, this.#trouble, this.#why].join(" ").trim(), "bad"];
     }
-    return paused ? [texts.banner.paused, "warn"] : ["", ""];
+    if (!paused) return ["", ""];
+    return [this.#unheard ? texts.banner.pausedHere : texts.banner.paused, "warn"];
   }
 
   /** Once a second. */
