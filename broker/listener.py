@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from broker import knock
-from broker.certificates import load_authority, load_pair
+from broker.certificates import load_authority
 from broker.control_channel import ControlChannel, Desk
 from broker.pages import Pages
 from broker.reception import Reception
@@ -52,8 +52,7 @@ class Listener:
         oidc = OidcSignIn(settings.oidc, desk) if settings.oidc is not None else None
         sign_in = SignInPages(oidc, desk, certificate=settings.client_ca is not None)
         self.reception = Reception(settings, desk, Pages(), sign_in)
-        self._tls = server_tls(settings)
-        self.threshold = Threshold(self._tls, desk.metrics, self.reception.is_familiar)
+        self.threshold = Threshold(server_tls(settings), desk.metrics, self.reception.is_familiar)
         self._server: Server | None = None
 
     async def start(self) -> None:
@@ -67,10 +66,9 @@ class Listener:
             fronts=(self.threshold.front, lambda connection: Visitor(self.reception, connection)),
         )
 
-    def reload_certificate(self) -> None:
-        """Takes the certificate that is in the files now, for new connections. Raises OSError, ssl.SSLError."""
-        server_tls(self._settings)  # a bad pair must not leave the context with half of it
-        load_pair(self._tls, self._settings.certificate, self._settings.key)
+    def reload_tls(self) -> None:
+        """Takes what is in the files now, for new connections. Raises OSError, ssl.SSLError."""
+        self.threshold.tls = server_tls(self._settings)
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -280,7 +280,7 @@ class Node:
             log.warning("some connections did not close within %g s", STOP_SECONDS)
 
     def reload(self) -> None:
-        """SIGHUP: takes the users file and the TLS certificate anew. What is wrong leaves the old one in force."""
+        """SIGHUP: takes the users and all of TLS anew. What is wrong leaves the old in force."""
         try:
             before, after = self.desk.accounts, read_accounts(self._settings.users)
         except (BadSettings, CannotStart) as error:
@@ -299,9 +299,9 @@ class Node:
                     channel.sign_out("the account was changed")
             log.info("users re-read: %d accounts, %d signed out", len(after), len(gone))
         try:
-            self._listener.reload_certificate()
+            self._listener.reload_tls()
             if self._watch_listener is not None:
-                self._watch_listener.reload_certificate()
+                self._watch_listener.reload_tls()
         except (OSError, ssl.SSLError) as error:
             log.error("certificate not re-read, the old one stands: %s", error)
 

@@ -17,7 +17,6 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from broker import knock
-from broker.certificates import load_pair
 from broker.lobby import UNSIGNED, Lobby, Seat
 from broker.safelist import Address, BadAddress, parse_address
 from broker.settings import WatchListener as Settings
@@ -52,8 +51,7 @@ class WatchListener:
         self._settings = settings
         self._desk = desk
         self._lobby = Lobby(UNSIGNED, desk.metrics.refused.labels("lobby").inc)
-        self._tls = self._context()
-        self._threshold = Threshold(self._tls, desk.metrics, lambda _: False)
+        self._threshold = Threshold(self._context(), desk.metrics, lambda _: False)
         self._server: Server | None = None
         self._arrivals: dict[OperatorConnection, Arrival] = {}
 
@@ -69,10 +67,9 @@ class WatchListener:
             fronts=(self._threshold.front,),
         )
 
-    def reload_certificate(self) -> None:
-        """Takes the certificate that is in the files now, for new connections. Raises OSError, ssl.SSLError."""
-        self._context()  # a bad pair must not leave the context with half of it
-        load_pair(self._tls, self._settings.certificate, self._settings.key)
+    def reload_tls(self) -> None:
+        """Takes what is in the files now, for new connections. Raises OSError, ssl.SSLError."""
+        self._threshold.tls = self._context()
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -7,6 +7,7 @@ import itertools
 import secrets
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 
-from broker import audit_log
+from broker import audit_log, openings, watch_desk
 from broker.admission import Wish
 from broker.audit_log import AuditLog
 from broker.consents import Consents
@@ -48,6 +49,8 @@ from tests.rfb_bytes import VERSION, request, server_init, set_encodings
 
 NODE = "AzS-ERCS01"
 START = 1_800_000_000  # Unix seconds at which every test's clock begins
+PATIENCE = 60.0  # seconds for what comes in the end: a busy machine may let a process stand still for a while
+TICK = 0.01  # seconds
 PIN = Pin("host1", "11111111-2222-4333-8444-555555555555", 1)
 _numbers = itertools.count(1)
 
@@ -237,7 +240,7 @@ def heard(guest: socket.socket, most: int = 1 << 20) -> bytes:
 async def hears(guest: socket.socket, count: int) -> bytes:
     """Waits until the guest has so many bytes, and gives them."""
     data = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(data) < count:
             data += await asyncio.get_running_loop().sock_recv(guest, count - len(data))
     return data
@@ -472,18 +475,21 @@ class Edge:
 @asynccontextmanager
 async def core(directory: Path, **other: object) -> AsyncIterator[Core]:
     """A node with a fresh lease."""
-    one = Core(directory, **other).start()  # type: ignore[arg-type]
-    try:
-        assert await one.renew()
-        yield one
-    finally:
-        await one.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (openings, watch_desk):
+            patch.setattr(module, "START_TIMEOUT", PATIENCE)  # what the disk takes on a busy machine is no test's affair
+        one = Core(directory, **other).start()  # type: ignore[arg-type]
+        try:
+            assert await one.renew()
+            yield one
+        finally:
+            await one.stop()
 
 
 async def console_bytes(client: ClientConnection, count: int) -> bytes:
     """Waits for so many console bytes; notices are passed over."""
     data = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(data) < count:
             frame = await client.recv()
             data += frame if isinstance(frame, bytes) else b""
@@ -492,13 +498,38 @@ async def console_bytes(client: ClientConnection, count: int) -> bytes:
 
 async def notice(client: ClientConnection, mark: control.Mark) -> Mapping[str, Json]:
     """Waits for that notice; all else is passed over."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             frame = await client.recv()
             if isinstance(frame, str):
                 found, members = control.decode_mark(frame)
                 if found is mark:
                     return members._body
+
+
+@asynccontextmanager
+async def awake() -> AsyncIterator[Callable[[], float]]:
+    """Tells the seconds since then, without those in which this process waited for a processor."""
+    spent, last = 0.0, (time.monotonic(), time.thread_time())
+
+    def seconds() -> float:
+        nonlocal spent, last
+        now = (time.monotonic(), time.thread_time())
+        spent += min(now[0] - last[0], max(2 * TICK, now[1] - last[1]))
+        last = now
+        return spent
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            seconds()
+
+    ticking = asyncio.ensure_future(tick())
+    try:
+        yield seconds
+    finally:
+        ticking.cancel()
+        await asyncio.wait([ticking])
 
 
 async def refusal(node: Core, *args: object, **other: object) -> control.Refusal:
@@ -510,7 +541,7 @@ async def refusal(node: Core, *args: object, **other: object) -> control.Refusal
 def hold_disk(node: Core) -> threading.Event:
     """The audit waits until the event is set."""
     gate, append = threading.Event(), node.journal._audit.append
-    node.journal._audit.append = lambda entries: (gate.wait(10), append(entries))  # type: ignore[method-assign]
+    node.journal._audit.append = lambda entries: (gate.wait(PATIENCE), append(entries))  # type: ignore[method-assign]
     return gate
 
 

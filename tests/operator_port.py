@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import argon2
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from broker import control_channel, threshold, visitor, websocket
 from broker.accounts import Accounts
 from broker.attempts import Attempts
 from broker.control_channel import Desk
@@ -38,7 +40,7 @@ from eva.control import (
 from eva.members import Json
 from lab.certificates import Authority
 from lab.ports import free_port
-from tests.broker_parts import NODE, Core, core
+from tests.broker_parts import NODE, PATIENCE, Core, core
 
 PASSWORD = "correct horse battery"
 HASH = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
@@ -49,6 +51,14 @@ _ids = itertools.count(1)
 def accounts(*names: str, groups: str = "cloudadmin") -> Accounts:
     rows = "".join(f"  - {{name: {name}, groups: [{groups}], password: '{HASH}'}}\n" for name in names)
     return Accounts.parse(f"accounts:\n{rows}", "users.yaml")
+
+
+def unhurried(patch: pytest.MonkeyPatch) -> None:
+    """Peers have time to open, to ask and to sign in, however busy the machine; who is let go was not let go for being slow."""
+    for module in (websocket, threshold, visitor):
+        patch.setattr(module, "OPEN_TIMEOUT", 10 * PATIENCE)
+    patch.setattr(visitor, "IDLE_SECONDS", 10 * PATIENCE)
+    patch.setattr(control_channel, "SIGN_IN_SECONDS", 10 * PATIENCE)
 
 
 class Port:
@@ -96,6 +106,7 @@ class Port:
             local_addr=(source, 0),
             compression=None,
             proxy=None,
+            open_timeout=PATIENCE,
             **other,  # type: ignore[arg-type]
         )
 
@@ -126,7 +137,7 @@ async def ask(client: ClientConnection, method: Method | str, **params: Json) ->
     """One call's result. Raises Refused."""
     number = next(_ids)
     await client.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": str(method), "params": params}))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             text = await client.recv()
             assert isinstance(text, str)
