@@ -192,6 +192,8 @@ class ControlChannel:
     def sign_out(self, why: str) -> None:
         """Ends the connection, and serves nothing more that came by it: its operator is none, or no longer what it was."""
         self._over = True
+        if self.reentry is not None:
+            self._desk.reentries.void(self.reentry)  # now: a peer that answers no close frame keeps `run` for a while
         self._connection.end(CloseCode.POLICY_VIOLATION, why)
 
     # -- requests ------------------------------------------------------------------------------------------------

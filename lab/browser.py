@@ -46,6 +46,8 @@ from playwright.async_api import (
 from lab.certificates import KeyPair
 
 PROGRAM = Path("/usr/bin/chromium")
+PATIENCE_MS = 60_000
+LEAVING_MS = 30_000
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 INSIDE = frozenset({"data", "blob", "about", "chrome-error"})  # schemes that no packet goes out for
 
@@ -131,10 +133,9 @@ class Browser:
             permissions=list(permissions),
             accept_downloads=True,
         )
+        context.set_default_timeout(PATIENCE_MS)  # of every page in it
         await self._watch(context)
-        page = await context.new_page()
-        page.set_default_timeout(60_000)
-        return page
+        return await context.new_page()
 
     def taken(self, kind: str | None = None) -> list[Complaint]:
         """Give the complaints (of this kind) and forget them."""
@@ -148,7 +149,7 @@ class Browser:
         for context in self._chromium.contexts:
             for page in context.pages:
                 with contextlib.suppress(Error):  # it may be at its end already
-                    await page.goto("about:blank", timeout=2000)
+                    await page.goto("about:blank", timeout=LEAVING_MS)
 
     async def _start(self, playwright: Playwright, home: Path) -> Chromium:
         # Chromium finds NSS's database of authorities by HOME
@@ -158,6 +159,7 @@ class Browser:
             args=list(FLAGS),
             env=environment,
             headless=True,
+            timeout=PATIENCE_MS,
             downloads_path=home,
             # the test run's own signals are its own
             handle_sigint=False,
@@ -195,7 +197,8 @@ class Browser:
     async def _asked_person(self, dialog: Dialog) -> None:
         self._complain("dialog", f"{dialog.type}: {dialog.message}")
         # nobody would ever answer it
-        await dialog.dismiss()
+        with contextlib.suppress(Error):  # the page may be gone with it
+            await dialog.dismiss()
 
     def _violated(self, _source: Any, text: str) -> None:  # Playwright's source is a plain dictionary
         self._complain("policy", text)

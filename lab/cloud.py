@@ -29,6 +29,7 @@ from lab.ports import free_port
 from lab.postgresql import Postgresql
 from lab.process import Program
 from lab.rest import LOGIN, Endpoints, Identity, Issuer, WatchClient, write_caller
+from lab.transcript import PATIENCE_S
 
 CONFIG = Path(__file__).parent.parent / "config"
 BIN = Path(sys.executable).parent
@@ -76,7 +77,7 @@ class Ercs:
         """The file that is brought to the provider."""
         return self.directory / "node.pub"
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = PATIENCE_S) -> None:
         """Start the daemon and wait until it serves."""
         if self.program.notify is not None:
             self.program.notify.take()
@@ -100,12 +101,12 @@ class Provider:
     endpoints: Endpoints
     program: Program
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = PATIENCE_S) -> None:
         """Start the daemon and wait until it serves."""
         self._start()
         self.program.wait_notified("READY=1", timeout)
 
-    async def started(self, timeout: float = 30.0) -> None:
+    async def started(self, timeout: float = PATIENCE_S) -> None:
         """Start it without blocking the loop."""
         self._start()
         await self.program.notified("READY=1", timeout)
@@ -390,7 +391,7 @@ class Cloud:
         )
 
 
-def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 60.0, given: str = "") -> str:
+def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 120.0, given: str = "") -> str:
     """Run a command on this standard input and give its output. Raises CommandFailed with all that it said."""
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=timeout, input=given, check=False)
     if done.returncode != 0:

@@ -126,7 +126,7 @@ def _extrema(image: Image.Image) -> Sequence[tuple[int, int]]:
     return [band.getextrema() for band in image.split()]  # type: ignore[misc]  # Pillow types bands of floats, too
 
 
-async def screenshot(reader: StreamReader, writer: StreamWriter, path: Path, *, patience: float = 30.0) -> tuple[int, int]:
+async def screenshot(reader: StreamReader, writer: StreamWriter, path: Path, *, patience: float = 60.0) -> tuple[int, int]:
     """Save the first picture that is not blank as a PNG; give its size in pixels.
 
     Raise TimeoutError when none has come in `patience` seconds, FramebufferError, asyncio.IncompleteReadError.

@@ -23,7 +23,7 @@ import libvirt
 
 from lab.domain import RESOURCE_NAMESPACE, RESOURCE_PREFIX, domain_xml, resource_element
 from lab.guest_image import ROOT, GuestImage, guest_image
-from lab.transcript import Transcript
+from lab.transcript import PATIENCE_S, Transcript
 
 READY = "EVA guest ready"
 
@@ -71,7 +71,7 @@ class Guest:
         """Start the defined domain; do not wait for its boot."""
         self.domain.create()
 
-    def wait_ready(self, *, after: int = 0, timeout: float = 60.0) -> int:
+    def wait_ready(self, *, after: int = 0, timeout: float = PATIENCE_S) -> int:
         """Block until the serial shell is there; give the offset behind its line. Raises NotSeen."""
         return self.serial.wait_for(READY, after=after, timeout=timeout)
 
@@ -104,7 +104,7 @@ class Guest:
         domain.setMetadata(kind, element, RESOURCE_PREFIX if element else None, RESOURCE_NAMESPACE, flags)
         self.resource_id = resource_id
 
-    def run(self, command: str, timeout: float = 20.0) -> str:
+    def run(self, command: str, timeout: float = PATIENCE_S) -> str:
         """Type a shell command on the serial line, taking the console for that time; give what it printed.
 
         Raises libvirt.libvirtError when another holds the console, NotSeen when the shell does not come to the end of it.
@@ -332,7 +332,7 @@ class LibvirtHost:
             raise HostDidNotStart(self._output())
         self._pid = int(line)
 
-    def _await_answer(self, timeout: float = 30.0) -> None:
+    def _await_answer(self, timeout: float = PATIENCE_S) -> None:
         """Wait until libvirtd answers: a connection is refused until its drivers are up."""
         deadline = time.monotonic() + timeout
         while True:

@@ -48,4 +48,4 @@ class Mosquitto(Server):
         # Debian builds it with systemd's notification; a port that can be connected to might be another's
         self._program = Program([program, "-c", str(path)], self._log, notify=True)
         self._program.start()
-        self._program.wait_notified("READY=1", 10.0)
+        self._program.wait_notified("READY=1")

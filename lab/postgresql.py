@@ -35,7 +35,7 @@ host all all 127.0.0.1/32 scram-sha-256
 """
 
 
-PATIENCE_S = 20.0  # with a backend that ends
+PATIENCE_S = 60.0  # with a backend that ends
 
 
 def _children(pid: int) -> list[int]:
@@ -160,7 +160,7 @@ class Postgresql(Server):
         # Debian builds it with systemd's notification
         program = self._program = Program(argv, self._log, notify=True, directory=self.directory)
         program.start()
-        program.wait_notified("READY=1", 30.0)
+        program.wait_notified("READY=1")
 
     def _ask(self, statement: sql.Composed) -> None:
         with self.connect() as connection:

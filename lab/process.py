@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from lab.transcript import Transcript
+from lab.transcript import PATIENCE_S, Transcript
 
 
 class ProgramEnded(Exception):
@@ -127,7 +127,7 @@ class Program:
         """Say whether it runs."""
         return self._popen is not None and self._popen.poll() is None
 
-    def wait_notified(self, wanted: str = "READY=1", timeout: float = 20.0) -> None:
+    def wait_notified(self, wanted: str = "READY=1", timeout: float = PATIENCE_S) -> None:
         """Block until the daemon has sent the line. Raises ProgramEnded, NotReady."""
         deadline = time.monotonic() + timeout
         while not self._has_said(wanted, deadline):
@@ -136,7 +136,7 @@ class Program:
                 poll.register(descriptor, select.POLLIN)
             poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
 
-    async def notified(self, wanted: str = "READY=1", timeout: float = 20.0) -> None:
+    async def notified(self, wanted: str = "READY=1", timeout: float = PATIENCE_S) -> None:
         """Wait like wait_notified, without blocking the loop."""
         deadline = time.monotonic() + timeout
         while not self._has_said(wanted, deadline):
@@ -171,7 +171,7 @@ class Program:
         self.signal(signal.SIGKILL)
         return self._finish()
 
-    async def ended(self, timeout: float = 20.0) -> int:
+    async def ended(self, timeout: float = PATIENCE_S) -> int:
         """Wait until it ends by itself; give its exit status. Raises NotReady."""
         if self.running:
             await _readable([self._pidfd], timeout)

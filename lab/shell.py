@@ -1,25 +1,26 @@
 """Commands as a person types them: shown behind a `$`, run as processes of their own, with their words shown below."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from lab.guest_image import ROOT
 from lab.process import Program
-from lab.transcript import LOOK_S
+from lab.transcript import LOOK_S, PATIENCE_S
 
 BIN = Path(sys.executable).parent
 INDENT = "    "
-PATIENCE_S = 10.0
 _CONTROL = re.compile(r"\r|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-Z\\^-~]")
 
 
@@ -76,7 +77,7 @@ class Running:
         """Put this on its standard input."""
         os.write(self._typing, text.encode())
 
-    def wait_said(self, pattern: str, timeout: float = 30.0) -> re.Match[str]:
+    def wait_said(self, pattern: str, timeout: float = PATIENCE_S) -> re.Match[str]:
         """Block until it has said something that fits. Raises StepFailed."""
         deadline = time.monotonic() + timeout
         while True:
@@ -87,7 +88,7 @@ class Running:
                 raise StepFailed(f"never said {pattern!r}", self.text)
             time.sleep(LOOK_S)  # a file cannot be awaited
 
-    def wait_end(self, timeout: float = 20.0) -> int:
+    def wait_end(self, timeout: float = PATIENCE_S) -> int:
         """Block until it ends; give its status. Raises NotReady."""
         return asyncio.run(self._program.ended(timeout))
 
@@ -113,10 +114,13 @@ class Shell:
         for line in text.splitlines():
             print(f"{INDENT}{line}".rstrip(), flush=True)
 
-    def run(self, *words: str, typed: str = "", expect: Sequence[int] = (0,)) -> Done:
-        """Run a command to its end, with `typed` on its standard input. Raises StepFailed for a status not expected."""
+    def run(self, *words: str, typed: str = "", answered: str = "", expect: Sequence[int] = (0,)) -> Done:
+        """Run a command to its end, with `typed` on its standard input. Raises StepFailed for a status not expected.
+
+        `answered`: its input ends only when its output fits. A guest that gets no processor looks as if it had said all.
+        """
         self._prompt(words, typed)
-        found = self._done(words, typed)
+        found = self._answered(words, typed, answered) if answered else self._done(words, typed)
         self.show(found.out)
         self.show(found.err)
         if found.code not in expect:
@@ -130,10 +134,28 @@ class Shell:
             capture_output=True,
             env=os.environ | self.environment,
             cwd=ROOT,
-            timeout=60,
+            timeout=2 * PATIENCE_S,
             check=False,
         )
         return Done(done.returncode, _as_shown(done.stdout), _as_shown(done.stderr))
+
+    def _answered(self, words: Sequence[str], typed: str, answered: str) -> Done:
+        argv = ["setpriv", "--pdeathsig=KILL", "--", *_found(words)]
+        environment = os.environ | self.environment
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=out, stderr=err, env=environment, cwd=ROOT) as command:
+                source = command.stdin
+                assert source is not None  # noqa: S101 - a pipe
+                with contextlib.suppress(BrokenPipeError):  # it has ended, and its status says why
+                    source.write(typed.encode())
+                    source.flush()
+                deadline = time.monotonic() + PATIENCE_S
+                while command.poll() is None and time.monotonic() < deadline and not re.search(answered, _content(out)):
+                    time.sleep(LOOK_S)  # a file cannot be awaited
+                with contextlib.suppress(BrokenPipeError):
+                    source.close()
+                command.wait(2 * PATIENCE_S)
+            return Done(command.returncode, _content(out), _content(err))
 
     def ask(
         self, *words: str, members: Sequence[str] = (), until: Callable[[dict[str, Any]], object] = lambda _: True
@@ -186,6 +208,10 @@ class Shell:
     def _prompt(self, words: Sequence[str], typed: str = "") -> None:
         piped = f"printf {shlex.quote(typed).replace(chr(10), chr(92) + 'n')} | " if typed else ""
         self.say(f"$ {piped}{shown(words)}")
+
+
+def _content(file: IO[bytes]) -> str:
+    return _as_shown(os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0))
 
 
 def _answer(done: Done) -> dict[str, Any]:

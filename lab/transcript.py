@@ -6,6 +6,8 @@ from pathlib import Path
 
 # A file cannot be awaited; this often it is looked at.
 LOOK_S = 0.01
+# With what takes milliseconds, where each of the machine's processors is wanted by many.
+PATIENCE_S = 60.0
 
 
 class NotSeen(Exception):
@@ -45,7 +47,7 @@ class Transcript:
         """Give the offset at which the next byte will be."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def wait_for(self, text: str, *, after: int = 0, timeout: float = 30.0) -> int:
+    def wait_for(self, text: str, *, after: int = 0, timeout: float = PATIENCE_S) -> int:
         """Block until `text` stands at or behind `after`; give the offset behind it. Raises NotSeen."""
         deadline = time.monotonic() + timeout
         while (end := self._end_of(text, after)) is None:
@@ -54,7 +56,7 @@ class Transcript:
             time.sleep(LOOK_S)
         return end
 
-    async def seen(self, text: str, *, after: int = 0, timeout: float = 30.0) -> int:
+    async def seen(self, text: str, *, after: int = 0, timeout: float = PATIENCE_S) -> int:
         """Wait like wait_for, without blocking the loop."""
         deadline = time.monotonic() + timeout
         while (end := self._end_of(text, after)) is None:

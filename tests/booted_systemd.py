@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.process import NotReady, Program, ProgramEnded
+from lab.transcript import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMD = Path("/lib/systemd/systemd")
@@ -128,7 +129,7 @@ class BootedSystemd:
             script.write_text(f"#!/opt/eva/bin/python\nimport sys\nfrom {package} import {function}\nsys.exit({function}())\n")
             script.chmod(0o755)
 
-    def start(self, timeout: float = 40.0) -> None:
+    def start(self, timeout: float = 2 * PATIENCE_S) -> None:
         """Return when it has booted. Raises ProgramEnded, NotReady."""
         self._program.start()
         try:
@@ -155,7 +156,7 @@ class BootedSystemd:
         children = Path(f"/proc/{self._program.pid}/task/{self._program.pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
-    def run(self, *argv: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, timeout: float = 2 * PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run a command in there as root, to its end."""
         return subprocess.run([*self.enter, *argv], capture_output=True, text=True, timeout=timeout, check=False)
 

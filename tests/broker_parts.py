@@ -45,11 +45,12 @@ from eva.token import Keyring, SigningKey, b64, thumbprint, verify
 from eva.watch import Watch
 from eva.wire import NODES, ROOT, Envelope, KeySet, Lease, Receipt
 from hypervisor.dialer import GUEST_BUFFER, DialError, DialFailure, Host, Line
+from lab.transcript import PATIENCE_S
 from tests.rfb_bytes import VERSION, request, server_init, set_encodings
 
 NODE = "AzS-ERCS01"
 START = 1_800_000_000  # Unix seconds at which every test's clock begins
-PATIENCE = 60.0  # seconds for what comes in the end: a busy machine may let a process stand still for a while
+PATIENCE = PATIENCE_S  # for what comes in the end: a busy machine may let a process stand still for a while
 TICK = 0.01  # seconds
 PIN = Pin("host1", "11111111-2222-4333-8444-555555555555", 1)
 _numbers = itertools.count(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from playwright.async_api import expect
 
 from lab.certificates import Authority
@@ -23,7 +23,7 @@ from tests.system_parts import brought_to_its_shell
 from tests.watch_parts import WatchedCloud, watched_cloud
 
 # an example may take its time on a busy machine; pytest-timeout bounds the test
-settings.register_profile("eva", deadline=None, print_blob=True)
+settings.register_profile("eva", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eva")
 
 expect.set_options(timeout=60_000)  # what a page shows in the end is the verdict, not when
@@ -121,7 +121,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture(scope="module")
 def running_provider(tmp_path_factory: pytest.TempPathFactory, certificates: Authority) -> Iterator[provider_parts.Cloud]:
     """Give a provider's daemon with MQTT, a store and keys of the module's own: no libvirt, no node but what a test plays."""
-    with provider_parts.running_cloud(tmp_path_factory.mktemp("provider"), certificates, receipt_seconds=2) as cloud:
+    with provider_parts.running_cloud(tmp_path_factory.mktemp("provider"), certificates) as cloud:
         yield cloud
 
 

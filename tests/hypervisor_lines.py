@@ -6,8 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from hypervisor.dialer import Dialer, Host, Line
+from hypervisor.dialer import Dialer, Host, Kind, Line
 from lab.libvirt_host import LibvirtHost
+from lab.transcript import PATIENCE_S
+
+PROMPT = 2.0  # seconds by which a busy machine may be late with what never waits
+
+
+class PatientDialer(Dialer):
+    """One whose guests and workers may have to wait for a processor."""
+
+    async def dial(self, host: Host, uuid: str, kind: Kind, timeout: float = PATIENCE_S) -> Line:
+        return await super().dial(host, uuid, kind, timeout)
 
 
 def host_of(libvirt_host: LibvirtHost) -> Host:
@@ -16,7 +26,7 @@ def host_of(libvirt_host: LibvirtHost) -> Host:
 
 @asynccontextmanager
 async def started_dialer() -> AsyncIterator[Dialer]:
-    dialer = Dialer()
+    dialer = PatientDialer()
     await dialer.start()
     try:
         yield dialer
@@ -28,7 +38,7 @@ async def type_in(line: Line, data: bytes) -> None:
     await asyncio.get_running_loop().sock_sendall(line.sock, data)
 
 
-async def read_until(line: Line, wanted: bytes, seconds: float = 20.0) -> bytes:
+async def read_until(line: Line, wanted: bytes, seconds: float = PATIENCE_S) -> bytes:
     """Everything up to and with the chunk that completes `wanted`. Raises EOFError, TimeoutError with what came last."""
     data = b""
     try:
@@ -49,7 +59,7 @@ async def ask(line: Line, command: bytes, answer: bytes) -> bytes:
     return await read_until(line, answer)
 
 
-async def ended(pid: int, seconds: float = 5.0) -> None:
+async def ended(pid: int, seconds: float = PATIENCE_S) -> None:
     """Returns when the process has ended. Raises TimeoutError."""
     try:
         pidfd = os.pidfd_open(pid)
@@ -70,7 +80,7 @@ def children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
-async def childless(pid: int, seconds: float = 5.0) -> None:
+async def childless(pid: int, seconds: float = PATIENCE_S) -> None:
     """Returns when the process has no children, zombies among them. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while children(pid):
@@ -86,6 +96,28 @@ def descriptors(pid: int) -> dict[int, str]:
         except FileNotFoundError:
             continue
     return found
+
+
+async def holding(pid: int, wanted: dict[int, str], seconds: float = PATIENCE_S) -> None:
+    """Returns when these are the process's descriptors. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while descriptors(pid) != wanted:
+            await asyncio.sleep(0.005)  # a close can be seen only by looking
+
+
+def asleep(*pids: int) -> bool:
+    """Whether no thread of theirs has anything to do, or would if it got a processor (proc(5), stat, field 3)."""
+    threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").iterdir())
+    return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "S" for thread in threads)
+
+
+async def quiet(*pids: int, seconds: float = PATIENCE_S) -> None:
+    """Returns when they have been asleep for half a second, each time one looked. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        looks = 0
+        while looks < 10:
+            await asyncio.sleep(0.05)  # that nothing happens cannot be awaited
+            looks = looks + 1 if asleep(*pids) else 0
 
 
 def processor_ticks(pid: int) -> int:

@@ -22,6 +22,8 @@ from eva.token import b64
 from lab.certificates import Authority
 from lab.ports import free_port
 from lab.process import Program
+from lab.transcript import PATIENCE_S
+from tests import provider_parts
 from tests.azure.adfs import LIBRARY, NODE
 from tests.provider_parts import SUBSCRIPTION
 from tests.rest_parts import RestCloud
@@ -36,7 +38,7 @@ MOST_PAGES = 4  # sign-in and consent, and where they lead
 
 # How long it takes until a set of keys may be fetched anew: shorter than in earnest, so that a test can outwait it
 PAUSE = 3.0
-DAEMON = f"import provider.rest.jwks; provider.rest.jwks.REFRESH_SECONDS = {PAUSE}; from provider.command import main; main()"
+DAEMON = f"import provider.rest.jwks\nprovider.rest.jwks.REFRESH_SECONDS = {PAUSE}\n{provider_parts.DAEMON}"
 
 
 def private_jwk(kid: str) -> dict[str, Any]:
@@ -97,10 +99,13 @@ class OidcServer:
         """How often its key set was fetched."""
         return self._log.read_text().count("keys asked for\n")
 
+    def client(self) -> httpx.Client:
+        return httpx.Client(verify=self.trust, base_url=self.url, timeout=PATIENCE_S)
+
     def programs_token(self, resource: str | None = None) -> str:
         """By client_credentials (RFC 6749 4.4) with a resource indicator (RFC 8707)."""
         form = {"grant_type": "client_credentials", "scope": SCOPE, "resource": resource or self.resource}
-        with httpx.Client(verify=self.trust, base_url=self.url) as client:
+        with self.client() as client:
             answer = client.post("/token", data=form, auth=(PROGRAM, SECRET))
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
@@ -118,7 +123,7 @@ class OidcServer:
             "code_challenge": b64(hashlib.sha256(verifier.encode()).digest()),
             "code_challenge_method": "S256",
         }
-        with httpx.Client(verify=self.trust, base_url=self.url) as browser:
+        with self.client() as browser:
             code = str(self.signed_in(browser, browser.get("/auth", params=asked), person).params["code"])
             form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self.redirect}
             form |= {"code_verifier": verifier, "resource": self.resource}

@@ -53,7 +53,7 @@ class OtherSite:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         certificate = writer.get_extra_info("peercert")
         # a browser connects ahead of its need, and may then go without a word
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().partition("?")[0]
             self.asked.append(path)
             self.shown.append(certificate["subject"][0][0][1] if certificate else None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 
 import h11
 
+from tests.broker_parts import PATIENCE
 from tests.operator_port import Port
 
 
@@ -33,7 +33,7 @@ class Peer:
         self._http.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
         self._http.send(h11.EndOfMessage())
         body, status, fields = b"", 0, {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not isinstance(event := self._http.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
                     data = await self.reader.read(65536)
@@ -51,19 +51,17 @@ class Peer:
         self.writer.write(raw)
         return await self.answer(method)
 
-    async def gone(self) -> float:
-        """Seconds until the node lets go."""
-        began = time.monotonic()
-        async with asyncio.timeout(15):
+    async def gone(self) -> None:
+        """Returns when the node lets go."""
+        async with asyncio.timeout(PATIENCE):
             try:
                 while await self.reader.read(65536):
                     pass
             except (ConnectionError, ssl.SSLError):
                 pass
-        return time.monotonic() - began
 
 
 async def seats_left(door: Port, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(door.listener.reception.lobby) != count:
             await asyncio.sleep(0.01)

@@ -43,8 +43,24 @@ from lab.certificates import Authority, KeyPair
 from lab.mosquitto import PLAIN, Mosquitto
 from lab.ports import free_port
 from lab.process import Program
+from lab.transcript import PATIENCE_S
 from provider.command import cli
 from provider.keys import read_public, write_public
+
+ASKS = 2.0  # seconds from one lease request of a node to its next
+BEAT = b"beat"
+
+# How long a call waits for a node's word is read anew by each, so that a test of silence need not wait as long as the others may.
+DAEMON = """
+import sys
+from pathlib import Path
+from provider.command import main
+from provider.settings import Limits
+file = Path(sys.argv[-1]).with_name("patience")
+Limits.receipt_seconds = property(lambda _: int(file.read_text()), lambda *_: None)
+main()
+"""
+CALLS = 30  # seconds that a call waits for a node's word
 
 SUBSCRIPTION = "7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90"
 
@@ -137,7 +153,8 @@ class Node:
             kind = message.topic.value.rsplit("/", 1)[1]
             if kind == "lease":
                 correlation = getattr(message.properties, "CorrelationData", None)
-                self.leases.put_nowait((self.lease(envelope), envelope, correlation))
+                if correlation != BEAT:
+                    self.leases.put_nowait((self.lease(envelope), envelope, correlation))
             elif kind == "consent":
                 await self.take_consent(envelope)
             else:
@@ -153,23 +170,24 @@ class Node:
 
     async def take_consent(self, envelope: Envelope) -> None:
         consent = Consent.from_claims(verify(envelope.token, Typ.CONSENT, self.keys, self.pen.name))
+        self.consents.append(consent)  # before its word goes out: whoever the provider tells of it finds it here
         if self.accepts is True:
             more = {} if self.watch is None else {"watch": self.watch}
             await self.send(self.pen.receipt(Event.ACCEPTED, consent.jti, uuid="uuid-1", generation="1", host="h", **more))
         elif self.accepts is False:
             await self.send(self.pen.receipt(Event.REFUSED, consent.jti, why="vm-unknown"))
         async with self.heard:
-            self.consents.append(consent)
             self.heard.notify_all()
 
     async def take_revocation(self, token: str) -> None:
         revocation = Revocation.from_claims(verify(token, Typ.REVOCATION, self.keys, self.pen.name))
-        if revocation.seq not in [one.seq for one in self.revocations] and self.confirms:
+        known = revocation.seq in [one.seq for one in self.revocations]
+        self.revocations.append(revocation)
+        if not known and self.confirms:
             about = revocation.consent or revocation.jti
             facts = {"reason": revocation.reason.word, "sessions": "1", "cut_us": "37400"}
             await self.send(self.pen.receipt(Event.ENDED, about, revocation.seq, **facts))
         async with self.heard:
-            self.revocations.append(revocation)
             self.heard.notify_all()
 
     async def send(self, token: str) -> None:
@@ -177,20 +195,28 @@ class Node:
 
     async def ask(self, token: str | None = None, receipts: tuple[str, ...] = ()) -> tuple[Lease, Envelope, bytes | None]:
         """One lease over MQTT."""
+        await self.request(Envelope(token or self.pen.request(), receipts=receipts), b"correlate")
+        return await asyncio.wait_for(self.leases.get(), PATIENCE_S)
+
+    async def asks_on(self) -> None:
+        """For ever, as a node does that counts as alive; nobody is told the answers."""
+        while True:
+            await asyncio.sleep(ASKS)
+            await self.request(Envelope(self.pen.request()), BEAT)
+
+    async def request(self, envelope: Envelope, correlation: bytes) -> None:
         properties = Properties(PacketTypes.PUBLISH)
         properties.ResponseTopic = lease_topic(self.pen.name)
-        properties.CorrelationData = b"correlate"
-        payload = Envelope(token or self.pen.request(), receipts=receipts).encode()
-        await self.client.publish(lease_request_topic(self.pen.name), payload, qos=1, properties=properties)
-        return await asyncio.wait_for(self.leases.get(), 10)
+        properties.CorrelationData = correlation
+        await self.client.publish(lease_request_topic(self.pen.name), envelope.encode(), qos=1, properties=properties)
 
-    async def has_revocation(self, seq: int, seconds: float = 10) -> Revocation:
-        async with asyncio.timeout(seconds), self.heard:
+    async def has_revocation(self, seq: int) -> Revocation:
+        async with asyncio.timeout(PATIENCE_S), self.heard:
             await self.heard.wait_for(lambda: any(one.seq == seq for one in self.revocations))
         return next(one for one in self.revocations if one.seq == seq)
 
     async def has_consents(self, count: int) -> None:
-        async with asyncio.timeout(10), self.heard:
+        async with asyncio.timeout(PATIENCE_S), self.heard:
             await self.heard.wait_for(lambda: len(self.consents) >= count)
 
 
@@ -205,6 +231,7 @@ def mqtt_client(port: int, name: str, tls: ssl.SSLContext | None = None) -> aiom
         clean_start=False,
         properties=properties,
         tls_context=tls,
+        timeout=PATIENCE_S,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
 
@@ -228,9 +255,7 @@ class Place:
         return self.directory / "state" / "provider.db"
 
 
-def settings_text(
-    place_directory: Path, mqtt: str, lease_port: int, metrics_port: int, pair: KeyPair, receipt_seconds: int
-) -> str:
+def settings_text(place_directory: Path, mqtt: str, lease_port: int, metrics_port: int, pair: KeyPair) -> str:
     return f"""
 store: {place_directory}/state/provider.db
 keys: {{root: {place_directory}/keys/root.pem, root_public: {place_directory}/keys/root.pub, signing: {place_directory}/keys}}
@@ -238,16 +263,16 @@ mqtt: {mqtt}
 lease: {{address: 127.0.0.1, port: {lease_port}, certificate: {pair.certificate}, key: {pair.key}}}
 metrics: {{port: {metrics_port}}}
 admin: {{socket: {place_directory}/admin.sock}}
-limits: {{cut_seconds: 15, receipt_seconds: {receipt_seconds}}}
+limits: {{cut_seconds: 15, receipt_seconds: {CALLS}}}
 """
 
 
-def make_place(directory: Path, authority: Authority, mqtt: str, receipt_seconds: int = 3) -> Place:
+def make_place(directory: Path, authority: Authority, mqtt: str) -> Place:
     for name in ("state", "keys"):
         (directory / name).mkdir(mode=0o700)
     lease_port, metrics_port = free_port(), free_port()
     config = directory / "provider.yaml"
-    config.write_text(settings_text(directory, mqtt, lease_port, metrics_port, authority.server(), receipt_seconds))
+    config.write_text(settings_text(directory, mqtt, lease_port, metrics_port, authority.server()))
     return Place(directory, config, lease_port, metrics_port, authority.ca)
 
 
@@ -266,11 +291,13 @@ class Cloud:
     `pen` and `vm` are a node and a virtual machine of the test's own: fresh() gives new ones.
     """
 
-    def __init__(self, directory: Path, authority: Authority, receipt_seconds: int = 3) -> None:
+    def __init__(self, directory: Path, authority: Authority) -> None:
         self.mosquitto = Mosquitto(PLAIN + "set_tcp_nodelay true\n")
         self.mosquitto.start()
-        self.place = make_place(directory, authority, f"{{host: 127.0.0.1, port: {self.mosquitto.port}}}", receipt_seconds)
-        self.argv = [sys.executable, "-m", "provider.command", "--config", str(self.place.config)]
+        self.place = make_place(directory, authority, f"{{host: 127.0.0.1, port: {self.mosquitto.port}}}")
+        self._patience = directory / "patience"
+        self._patience.write_text(str(CALLS))
+        self.argv = [sys.executable, "-c", DAEMON, "--config", str(self.place.config)]
         self.daemon = Program(self.argv, directory / "provider.log", notify=True)
         self._names = 0
         for words in (("keys", "init"), ("feature", "enable-subscription", SUBSCRIPTION)):
@@ -314,16 +341,23 @@ class Cloud:
         # ready does not wait for MQTT; a test does
         until(lambda: self.healthz()["mqtt"])
 
+    @contextmanager
+    def hurried(self, seconds: int = 1) -> Iterator[None]:
+        """Calls wait so long for a node, for a silent one: what a node is to answer is done before or after."""
+        self._patience.write_text(str(seconds))
+        yield
+        self._patience.write_text(str(CALLS))
+
     def close(self) -> None:
         self.daemon.close()
         self.mosquitto.close()
 
     def healthz(self) -> dict[str, bool]:
-        return httpx.get(f"http://127.0.0.1:{self.place.metrics_port}/healthz", timeout=5).json()
+        return httpx.get(f"http://127.0.0.1:{self.place.metrics_port}/healthz", timeout=PATIENCE_S).json()
 
     def metric(self, line: str) -> float:
         """The value of the sample whose line begins so; 0 where there is none yet."""
-        text = httpx.get(f"http://127.0.0.1:{self.place.metrics_port}/metrics", timeout=5).text
+        text = httpx.get(f"http://127.0.0.1:{self.place.metrics_port}/metrics", timeout=PATIENCE_S).text
         return sum(float(found.rsplit(" ", 1)[1]) for found in text.splitlines() if found.startswith(line + " "))
 
     def states(self) -> list[str]:
@@ -358,16 +392,16 @@ class Cloud:
 
 def until(reached: Callable[[], bool]) -> None:
     """What another process shows on a page cannot be awaited."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 @contextmanager
-def running_cloud(directory: Path, authority: Authority, receipt_seconds: int = 3) -> Iterator[Cloud]:
+def running_cloud(directory: Path, authority: Authority) -> Iterator[Cloud]:
     """Keys made, one node enrolled, the daemon up and on MQTT."""
-    cloud = Cloud(directory, authority, receipt_seconds)
+    cloud = Cloud(directory, authority)
     try:
         cloud.start()
         yield cloud

@@ -12,6 +12,7 @@ from typing import Any
 
 import h11
 
+from lab.transcript import PATIENCE_S
 from tests.rest_parts import RestCloud
 
 # what a request that is turned away leaves as it was; nodes ask and are answered all the while
@@ -58,7 +59,7 @@ def request(
 
 
 async def said(cloud: RestCloud, raw: bytes, *, admin: bool = False) -> bytes:
-    """All that comes back until the server hangs up, or is silent for a second after its first word."""
+    """All that comes back until the server hangs up, or is silent for a second after a whole answer."""
     reader, writer = await asyncio.open_connection(
         "localhost", cloud.admin_port if admin else cloud.tenant_port, ssl=cloud.trust()
     )
@@ -66,7 +67,7 @@ async def said(cloud: RestCloud, raw: bytes, *, admin: bool = False) -> bytes:
     try:
         writer.write(raw)
         while True:
-            async with asyncio.timeout(1 if found else 12):
+            async with asyncio.timeout(1 if _is_whole(found) else PATIENCE_S):
                 more = await reader.read(65_536)
             if not more:
                 break
@@ -76,6 +77,13 @@ async def said(cloud: RestCloud, raw: bytes, *, admin: bool = False) -> bytes:
     finally:
         writer.close()
     return bytes(found)
+
+
+def _is_whole(raw: bytes | bytearray) -> bool:
+    """Whether its first answer is there, which says how long it is: who does not say so hangs up."""
+    head, _, content = bytes(raw).partition(b"\r\n\r\n")
+    _, said_so, length = head.lower().partition(b"\r\ncontent-length: ")
+    return bool(said_so) and len(content) >= int(length.partition(b"\r\n")[0])
 
 
 def answers(raw: bytes, method: str = "POST") -> list[Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +14,8 @@ import httpx
 
 from lab.certificates import Authority
 from lab.ports import free_port
-from tests.provider_parts import SUBSCRIPTION, Cloud, Node
+from lab.transcript import PATIENCE_S
+from tests.provider_parts import SUBSCRIPTION, Cloud, Node, jti
 
 OTHER_SUBSCRIPTION = "8a3f5b4d-6c2f-4d99-8b17-3a4e2f6c8da1"
 PLATFORM = "00000000-0000-4000-8000-000000000001"
@@ -112,7 +114,7 @@ identity:
         headers |= more.pop("headers", {})
         if params is None:
             params = ADMIN_VERSION if admin else VM_VERSION
-        async with httpx.AsyncClient(verify=self._trust, timeout=20) as client:
+        async with httpx.AsyncClient(verify=self._trust, timeout=PATIENCE_S) as client:
             request = client.build_request(method, url, headers=headers, params=params, **more)
             query = request.url.raw_path.partition(b"?")[2]
             target = path.encode("ascii") + (b"?" + query if query else b"")
@@ -125,10 +127,21 @@ identity:
 
     @asynccontextmanager
     async def serving(self, **ways: Any) -> AsyncIterator[Node]:
-        """The one node, alive."""
+        """The one node, alive for as long as this lasts."""
         async with self.node(**ways) as node:
             await node.ask()
-            yield node
+            asking = asyncio.create_task(node.asks_on())
+            try:
+                yield node
+            finally:
+                asking.cancel()
+
+    async def logged(self) -> str:
+        """The daemon's log down to what was asked for last: a request's line is written after its answer, and in turn."""
+        last = jti()
+        await self.ask("GET", "/", None, headers={"x-ms-correlation-request-id": last})
+        await self.daemon.transcript.seen(f"{last}]\n")
+        return self.daemon.transcript.text()
 
 
 def vm_path(vm: str, subscription: str = SUBSCRIPTION) -> str:

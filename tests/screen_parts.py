@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import re
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+import libvirt_qemu
 from PIL import Image, ImageChops
 from playwright.async_api import Locator
 
 from lab.libvirt_host import Guest
 
 PATIENCE = 60.0
+AGAIN = 5.0  # seconds for a guest to show what was typed
+KEY = re.compile(r"input_event_key_qcode .*key qcode (\S+), down 1\b")
 SAME = 0.995  # of the pixels: the cursor blinks
+CURSOR = 0.999  # of them stay the same while only the cursor blinks
+EMPTY = "data:,"  # of a canvas without pixels (HTML 4.12.5.3)
 
 
 def screen_of(guest: Guest) -> Image.Image:
@@ -28,8 +36,11 @@ def screen_of(guest: Guest) -> Image.Image:
 
 
 async def painted(canvas: Locator) -> Image.Image:
-    """The pixels of a canvas, in its own size."""
-    url = await canvas.evaluate("canvas => canvas.toDataURL('image/png')")
+    """The pixels of a canvas, in its own size, once it has one. Raises AssertionError."""
+    deadline = time.monotonic() + PATIENCE
+    while (url := await canvas.evaluate("canvas => canvas.toDataURL('image/png')")) == EMPTY:
+        assert time.monotonic() < deadline, "the canvas has no size"
+        await asyncio.sleep(0.05)
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
 
 
@@ -55,3 +66,32 @@ async def shows_screen(canvas: Locator, guest: Guest, patience: float = PATIENCE
             return found
         assert time.monotonic() < deadline, f"{found.size} is not the guest's {wanted.size}, alike {likeness(wanted, found):.3f}"
         await asyncio.sleep(0.1)
+
+
+async def changed(canvas: Locator, before: Image.Image, again: Callable[[], Awaitable[None]]) -> None:
+    """Returns once more than the cursor is not as before. `again` is done each few seconds: QEMU's keyboard drops keys."""
+    deadline = time.monotonic() + PATIENCE
+    after = time.monotonic() + AGAIN
+    while likeness(await painted(canvas), before) > CURSOR:
+        assert time.monotonic() < deadline, "the screen stays as it was"
+        if time.monotonic() > after:
+            await again()
+            after = time.monotonic() + AGAIN
+        await asyncio.sleep(0.1)  # what is painted cannot be awaited
+
+
+class KeyTrace:
+    """Each key that goes down at a guest's own keyboard, as QEMU's trace tells it: no starved guest loses one there."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._log: Path = guest.host.directory / f"cache/libvirt/qemu/log/{guest.name}.log"
+        libvirt_qemu.qemuMonitorCommand(
+            guest.domain, "trace-event input_event_key_qcode on", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+        )
+        self._told = len(self._log.read_text())
+
+    def pressed(self) -> list[str]:
+        """The names of those since the last call."""
+        text = self._log.read_text()
+        fresh, self._told = text[self._told :], len(text)
+        return KEY.findall(fresh)

@@ -36,6 +36,7 @@ from eva.control import (
 from eva.ending import Ending
 from eva.members import Json
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 
 VM = "/subscriptions/7d2f4a3c-5b1e-4c88-9a06-2f3d1e5b7c90/resourceGroups/rg1/providers/Microsoft.Compute/virtualMachines/web-01"
 ACCOUNT, PASSWORD = "ruth", "correct horse battery"
@@ -73,7 +74,7 @@ class PlayedSession:
         self.output += output
         await self.wake()
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         async with asyncio.timeout(seconds), self.changed:
             await self.changed.wait_for(condition)
 
@@ -139,7 +140,7 @@ class ScriptedNode:
             latest = list(self.sessions.values())[-1:]
             return latest[0] if latest and latest[0].attachments >= attachments and latest[0].attached else None
 
-        async with asyncio.timeout(20), self._opened:
+        async with asyncio.timeout(PATIENCE_S), self._opened:
             await self._opened.wait_for(lambda: found() is not None)
         session = found()
         assert session is not None
@@ -147,6 +148,12 @@ class ScriptedNode:
 
     def methods(self) -> list[Method]:
         return [request.method for request in self.asked]
+
+    async def left(self) -> None:
+        """Waits until the last word is that somebody leaves; who says so and ends does not wait for a slow reader."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.methods()[-1:] != [Method.SESSION_LEAVE]:
+                await asyncio.sleep(0.01)
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -260,7 +267,7 @@ class ScriptedNode:
         try:
             async for data in connection:
                 assert isinstance(data, bytes)
-                await session.until(lambda: session.taking or session.ended or session.attached is not connection, 60)
+                await session.until(lambda: session.taking or session.ended or session.attached is not connection)
                 if session.ended or session.attached is not connection:
                     return  # what comes here now is not taken
                 session.input += data

@@ -11,6 +11,7 @@ import httpx
 
 from broker.sign_in import PASS_COOKIE
 from broker.sign_in_pages import BEGIN, WAYS
+from lab.transcript import PATIENCE_S
 from tests.oidc_parts import OidcServer
 
 
@@ -21,7 +22,7 @@ class Browser:
         """`node`: its URL; `authority`: of its certificate."""
         context = ssl.create_default_context(cafile=server.ca)
         context.load_verify_locations(authority)
-        self._client = httpx.Client(verify=context, base_url=node)
+        self._client = httpx.Client(verify=context, base_url=node, timeout=PATIENCE_S)
         self._host = httpx.URL(node).host
         self._server = server
 

@@ -24,10 +24,12 @@ from eva.endpoint import ClientTls
 from lab.cloud import Cloud, Ercs
 from lab.libvirt_host import Guest
 from lab.transcript import NotSeen
-from tests.system_operator import NODE, PATIENCE, Console
+from tests.system_operator import LOOK, NODE, PATIENCE, Console
 
-LOOK = 0.02  # seconds between two looks at what cannot be awaited: /proc, a file
 CALM = 3.0  # seconds for a shell that is at its prompt; QEMU looks once a second whether its pty is opened again
+PROMISE = 1.0  # seconds in which a cut is done
+STALE = 256  # bytes that may lie below the gate
+KEPT = 2  # strokes that QEMU's keyboard keeps for a guest
 SLACK = 2.0  # seconds by which a busy machine may be late to look; the promise itself is measured by the node
 
 
@@ -64,7 +66,7 @@ class Cut:
 async def tell_provider(cloud: Cloud, path: str, body: dict[str, Any]) -> Any:
     """What the provider's commands say to its daemon, without their start-up. Raises AssertionError where it refuses."""
     transport = httpx.AsyncHTTPTransport(uds=str(cloud.directory / "provider/admin.sock"))
-    async with httpx.AsyncClient(transport=transport, base_url="http://provider", timeout=30) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://provider", timeout=PATIENCE) as client:
         answer = await client.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -98,12 +100,12 @@ async def granted(
     return Grant(found["consent_id"], resource_id, found["expires_at"])
 
 
-async def consented(cloud: Cloud, vm: Guest | str, node: str | None = None) -> Grant:
+async def consented(cloud: Cloud, vm: Guest | str, node: str | None = None, **wish: Any) -> Grant:
     """A consent, once the node has heard of the VM, and of what a test before did to another."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return await granted(cloud, vm, node=node)
+            return await granted(cloud, vm, node=node, **wish)
         except AssertionError as error:
             if time.monotonic() > deadline or ("vm-unknown" not in str(error) and "vm-ambiguous" not in str(error)):
                 raise
@@ -119,11 +121,11 @@ async def revoked(cloud: Cloud, grant: Grant, *, confirmed: bool = True) -> Cut:
     return cut
 
 
-async def well(cloud: Cloud, node: str = NODE, patience: float = 60.0) -> None:
+async def well(cloud: Cloud, node: str = NODE, patience: float = PATIENCE) -> None:
     """Returns when the node has a fresh lease and knows its hosts' domains."""
     deadline = time.monotonic() + patience
     said = ""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
                 answer = await client.get(f"http://127.0.0.1:{cloud.nodes[node].metrics_port}/healthz")
@@ -136,7 +138,7 @@ async def well(cloud: Cloud, node: str = NODE, patience: float = 60.0) -> None:
 
 async def measured(cloud: Cloud, name: str, node: str = NODE) -> float:
     """The sum over a metric's labels that begin with `name`."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         text = (await client.get(f"http://127.0.0.1:{cloud.nodes[node].metrics_port}/metrics")).text
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
@@ -157,20 +159,21 @@ async def speaking(cloud: Cloud, identity: str) -> AsyncIterator[aiomqtt.Client]
 
 async def publish_as_provider(cloud: Cloud, topic: str, payload: bytes) -> None:
     """Say it with the provider's certificate; it comes back by itself, and may throw us off in its turn."""
-    for attempt in range(5):
+    deadline = time.monotonic() + PATIENCE
+    while True:
         try:
             async with speaking(cloud, "eva-provider") as client:
                 await client.publish(topic, payload, qos=1, timeout=5)
             break
         except aiomqtt.MqttError:
-            if attempt == 4:
+            if time.monotonic() > deadline:
                 raise
     await provider_has_mqtt(cloud)
 
 
 async def provider_has_mqtt(cloud: Cloud) -> None:
     deadline = time.monotonic() + PATIENCE
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         while not (await client.get(f"http://127.0.0.1:{cloud.provider_metrics_port}/healthz")).json()["mqtt"]:
             assert time.monotonic() < deadline, "the provider has no MQTT"
             await asyncio.sleep(LOOK)
@@ -181,15 +184,16 @@ async def provider_has_mqtt(cloud: Cloud) -> None:
 
 def calm(guest: Guest) -> None:
     """Bring the guest's serial line back to its shell, whatever runs on it; every session on it is over."""
-    deadline = time.monotonic() + PATIENCE
+    deadline, patience = time.monotonic() + PATIENCE, CALM
     while True:
         interrupt(guest, deadline)
         try:
-            guest.run("stty sane", timeout=CALM)
+            guest.run("stty sane", timeout=patience)
         except NotSeen:
             # a terminal with no room for input loses Ctrl+C as well: again, once what fills it has been read
             if time.monotonic() > deadline:
                 raise
+            patience *= 2  # or it gets too little processor
         else:
             return
 
@@ -226,11 +230,28 @@ async def listening(console: Console, mark: bytes = b"listening") -> None:
     """Let the guest take what is typed and echo it, so that its transcript shows each byte that reached it."""
     await console.type(b"echo %s-''now; cat >/dev/null\n" % mark)
     await console.shows(mark + b"-now\r\n")
+    console.before = console.typed
 
 
 def count_in(guest: Guest, byte: bytes, after: int) -> int:
     """How often this byte has come on the guest's serial line since then."""
     return guest.serial.content(after).count(byte)
+
+
+async def assert_silence_after(
+    node: Ercs, console: Console, guest: Guest, asked: float, after: int, *, each: int = len(b"Q\n")
+) -> None:
+    """Hold that no Q passes the gate once the session has ended, nor little lies below it a second after that was `asked`.
+
+    A guest that got no processor takes what lay there when it gets some, so not time alone tells: `each` Q is so many bytes, and
+    there are no more of them in the guest than had passed by the END; and of these no more come late than may lie there.
+    """
+    await asyncio.sleep(max(0.0, asked + PROMISE - time.monotonic()))
+    count = count_in(guest, b"Q", after)
+    await asyncio.sleep(1.5)
+    came = count_in(guest, b"Q", after)
+    assert came * each <= (await end_of(node, console.opened))["to_guest"] - console.before
+    assert came - count <= STALE // each + KEPT
 
 
 # --- what the machine knows

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.oidc_parts import PERSON, WEBSITE, OidcServer, private_jwk
 from tests.provider_parts import SUBSCRIPTION, Node
 from tests.rest_parts import RestCloud
@@ -59,8 +61,15 @@ class WatchCloud(RestCloud):
     async def watched(self, **ways: Any) -> AsyncIterator[Node]:
         """A node of its own, alive, at which tenants can watch."""
         self.fresh()
+        name = self.pen.name
         async with self.serving(**{"watch": ORIGIN} | ways) as node:
             yield node
+        self.forget(name)
+
+    def forget(self, node: str) -> None:
+        """It counts as alive no more, so that no call waits for it."""
+        with closing(sqlite3.connect(self.place.store, timeout=PATIENCE_S)) as connection, connection:
+            connection.execute("UPDATE nodes SET asked_ms = 0 WHERE name = ?", (node,))
 
     async def consent(self, person: str = GIVER, *more: str) -> str:
         """A consent of this person's for `vm`, at the newest node, by its id."""
@@ -76,7 +85,7 @@ class Browser:
 
     def __init__(self, cloud: WatchCloud) -> None:
         self.cloud = cloud
-        self.client = httpx.Client(verify=cloud.both, base_url=cloud.tenant_url, timeout=20)
+        self.client = httpx.Client(verify=cloud.both, base_url=cloud.tenant_url, timeout=PATIENCE_S)
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.client.get(path, **more)

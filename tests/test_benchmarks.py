@@ -103,6 +103,11 @@ def test_an_unknown_measure_is_refused(capsys: pytest.CaptureFixture[str]):
     assert "sideways" in capsys.readouterr().err
 
 
+def heard(rows: dict[str, list[list[float] | None]], name: str) -> bool:
+    """Whether there is one sample, and something in it."""
+    return [sample is not None and sample[0] > 0 for sample in rows.get(name, [])] == [True]
+
+
 def test_a_small_run_hears_every_contender(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """One short round on the real stand, through the broker's own consoles."""
     pytest.importorskip("websockify")
@@ -110,10 +115,7 @@ def test_a_small_run_hears_every_contender(tmp_path: Path, capsys: pytest.Captur
     if shutil.which("gcc") is None or subprocess.run(headers, check=False, capture_output=True).returncode:
         pytest.skip("needs gcc and OpenSSL's headers: make bench installs them")
     samples = tmp_path / "results.json"
-    wanted = "down,pointer,serial-escapes,serial-echo,cut-gates"
-    options = ["--rounds", "1", "--seconds", "0.1", "--sessions-cut", "20", "--measures", wanted, "--results", str(samples)]
-    assert harness.main(options) == 0
-    rows = json.loads(samples.read_text())
+    options = ["--rounds", "1", "--sessions-cut", "20", "--results", str(samples)]
     expected = {
         "down": {ALONE, LIMIT.name, GRAPHICS.name, HOT_PATH.name, WEBSOCKIFY.name},
         "pointer": {LIMIT.name, GRAPHICS.name},
@@ -121,9 +123,15 @@ def test_a_small_run_hears_every_contender(tmp_path: Path, capsys: pytest.Captur
         "serial-echo": {LIMIT.name, SERIAL.name},
         "cut-gates": {CUT, KILLED},
     }
+    rows: dict[str, dict[str, list[list[float] | None]]] = {}
+    for seconds in ("0.1", "3"):  # longer for those of whom a busy machine has heard nothing in so short a time
+        wanted = [measure for measure, names in expected.items() if not all(heard(rows.get(measure, {}), name) for name in names)]
+        if wanted:
+            assert harness.main([*options, "--seconds", seconds, "--measures", ",".join(wanted)]) == 0
+            rows |= json.loads(samples.read_text())
     for measure, names in expected.items():
         for name in names:
-            assert [sample is not None and sample[0] > 0 for sample in rows[measure][name]] == [True], (measure, name)
+            assert heard(rows[measure], name), (measure, name)
     table = capsys.readouterr().out
     assert "load average" in table
     assert "goal: eva, graphics >= 0.9 x raw relay (C)" in table

@@ -8,6 +8,7 @@ import pytest
 
 from broker.calls import MOST_CALLS, MOST_SLOW, Calls
 from eva.control import Refusal, Refused
+from tests.broker_parts import PATIENCE
 
 
 async def test_a_call_has_begun_before_the_next_one():
@@ -44,7 +45,7 @@ async def test_what_is_under_way_at_the_end_is_cancelled():
         finally:
             ended.set()
 
-    async with asyncio.timeout(5), Calls() as calls:
+    async with asyncio.timeout(PATIENCE), Calls() as calls:
         await calls.begin(call())
     assert ended.is_set()
 
@@ -63,7 +64,7 @@ async def test_there_are_so_many_and_no_more():
             await asyncio.sleep(0)
         assert (len(calls), waiting.done()) == (MOST_CALLS, False)
         go.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await waiting
 
 
@@ -92,7 +93,7 @@ async def test_the_last_one_says_that_it_was_the_last():
         await calls.begin(call())
         assert told == []
         go.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not told:
                 await asyncio.sleep(0)
     assert told == [0]
@@ -111,7 +112,7 @@ async def test_a_fault_of_ours_in_one_ends_all_and_is_not_swallowed():
         raise ZeroDivisionError
 
     async def connection() -> None:
-        async with asyncio.timeout(5), Calls() as calls:
+        async with asyncio.timeout(PATIENCE), Calls() as calls:
             await calls.begin(waits())
             await calls.begin(fails())
             await asyncio.Event().wait()  # for the next message

@@ -20,7 +20,20 @@ from eva.instant import NS
 from eva.ledger import KEEP_SECONDS, Ended, Reject
 from eva.token import SigningKey
 from eva.wire import MAX_REVOCATIONS, Envelope, Event, Lease
-from tests.broker_parts import NODE, START, Core, Domain, Signer, consent, core, jti, revocation_of, vm_id, watermark_over
+from tests.broker_parts import (
+    NODE,
+    PATIENCE,
+    START,
+    Core,
+    Domain,
+    Signer,
+    consent,
+    core,
+    jti,
+    revocation_of,
+    vm_id,
+    watermark_over,
+)
 
 
 @pytest.fixture
@@ -642,7 +655,7 @@ async def test_after_the_disk_failed_no_receipt_leaves(node: Core):
 
     node.journal._state.write = refuse  # type: ignore[method-assign]
     node.grant()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not node.failures:
             await asyncio.sleep(0)
     assert node.published == []

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from broker import whereabouts
 from broker.admission import Wish
 from broker.attempts import BY_ADDRESS
 from broker.calls import MOST_SLOW
@@ -30,12 +31,13 @@ from eva.whereabouts import Whereabouts
 from eva.wire import Event as ReceiptEvent
 from lab.certificates import Authority
 from tests.answering_provider import AnsweringProvider, answering_provider
-from tests.broker_parts import BOB, News, hears, notice, vm_id
-from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal
+from tests.broker_parts import BOB, PATIENCE, News, hears, notice, vm_id
+from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal, unhurried
 
 
 @pytest.fixture
-async def door(tmp_path: Path, certificates: Authority) -> AsyncIterator[Port]:
+async def door(tmp_path: Path, certificates: Authority, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Port]:
+    unhurried(monkeypatch)
     async with port(tmp_path, certificates) as one:
         yield one
 
@@ -45,7 +47,7 @@ async def open_serial(client, **other):
 
 
 async def notice_of(client, event: Event):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = decode_from_node(await client.recv())
             if isinstance(found, Notice) and found.event is event:
@@ -103,7 +105,7 @@ class SlowAccounts:
 
     def verify(self, account: str, password: str):
         self.asked.set()
-        self.go.wait(5)
+        self.go.wait(PATIENCE)
         return self.real.verify(account, password)
 
     def get(self, name: str):
@@ -115,7 +117,7 @@ async def test_an_account_changed_during_the_hash_does_not_sign_in(door: Port, a
     door.desk.accounts = slow = SlowAccounts(door.desk.accounts)
     async with door.control() as client:
         trying = asyncio.ensure_future(refusal(client, Method.SIGN_IN, account="alice", password=PASSWORD))
-        await asyncio.to_thread(slow.asked.wait, 5)
+        assert await asyncio.to_thread(slow.asked.wait, PATIENCE)
         door.desk.accounts = after
         slow.go.set()
         assert await trying is Refusal.WRONG_CREDENTIALS
@@ -148,7 +150,7 @@ async def left_by(door: Port, *, code: int | None = None) -> str:
             client.transport.abort()
         else:
             await client.close(code)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while channel in door.desk.channels:
             await asyncio.sleep(0.01)
     assert isinstance(again, str)
@@ -193,6 +195,16 @@ async def test_one_who_was_signed_out_does_not(door: Port):
         channel.sign_out("the account was changed")
         await client.wait_closed()
     assert await comes_back(door, again) is Refusal.WRONG_CREDENTIALS
+
+
+async def test_nor_before_the_old_connection_is_closed(door: Port):
+    async with door.control() as first, door.control() as second:
+        again = str((await ask(first, Method.SIGN_IN, account="alice", password=PASSWORD))["again"])
+        first.transport.pause_reading()  # as one that answers no close frame
+        (channel,) = (one for one in door.desk.channels if one.account is not None)
+        channel.sign_out("the account was changed")
+        assert await refusal(second, Method.SIGN_IN, again=again) is Refusal.WRONG_CREDENTIALS
+        first.transport.abort()
 
 
 async def test_one_who_broke_the_protocol_does_not(door: Port):
@@ -466,7 +478,7 @@ async def hanging(door: Port, count: int = 1) -> AsyncIterator[ClientConnection]
         for number in range(count):
             params = {"resource_id": str(vm_id()), "kind": "graphics"}
             await client.send(json.dumps({"jsonrpc": "2.0", "id": 10**6 + number, "method": "session.open", "params": params}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await door.node.dialer.dialling.wait()
         yield client
         door.node.dialer.picked_up.set()
@@ -484,7 +496,7 @@ async def test_delete_waits_for_no_console(door: Port):
     async with hanging(door) as client:
         assert (await ask(client, Method.SESSION_DELETE, resource_id=str(vm_id())))["sessions"] == 2
         door.node.dialer.picked_up.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not isinstance(found := decode_from_node(await client.recv()), Failure):
                 assert isinstance(found, Notice)
         assert found.refusal is Refusal.NO_CONSENT  # it ended while it opened
@@ -493,7 +505,7 @@ async def test_delete_waits_for_no_console(door: Port):
 
 async def test_so_many_consoles_open_at_once_and_others_do_not_wait_for_them(door: Port):
     async with hanging(door, MOST_SLOW) as client:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(door.node.sessions.roster.lives) < 1 + MOST_SLOW:
                 await asyncio.sleep(0)
         assert await refusal(client, Method.SESSION_OPEN, resource_id=str(vm_id()), kind="graphics") is Refusal.TOO_MANY
@@ -504,7 +516,7 @@ async def test_answers_come_as_they_are_due(door: Port):
     async with hanging(door) as client:
         await ask(client, Method.CONSENTS_LIST)
         door.node.dialer.picked_up.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while isinstance(found := decode_from_node(await client.recv()), Notice):
                 pass
         assert found.id == 10**6
@@ -513,7 +525,7 @@ async def test_answers_come_as_they_are_due(door: Port):
 async def test_a_console_does_not_open_for_one_who_has_gone(door: Port):
     async with hanging(door) as client:
         client.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while any(live.session.kind is Kind.GRAPHICS for live in door.node.sessions.roster.lives.values()):
                 await asyncio.sleep(0)
     assert [line.kind for line in door.node.dialer.lines] == [Kind.SERIAL]
@@ -525,7 +537,7 @@ async def test_a_delete_counts_though_the_connection_closes_right_behind_it(door
         request = {"jsonrpc": "2.0", "id": 1, "method": "session.delete", "params": {"resource_id": str(vm_id())}}
         await client.send(json.dumps(request))
         await client.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while door.desk.channels:
             await asyncio.sleep(0)
     assert door.node.standing() == set()
@@ -542,7 +554,7 @@ async def test_calls_take_effect_in_the_order_in_which_they_were_asked(door: Por
         for number, session in enumerate(wanted):
             request = {"jsonrpc": "2.0", "id": number, "method": "keyboard.take", "params": {"session": session}}
             await client.send(json.dumps(request))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             answers: list[int | None] = []
             while len(answers) < len(wanted):
                 found = decode_from_node(await client.recv())
@@ -563,8 +575,12 @@ async def provider(certificates: Authority) -> AsyncIterator[AnsweringProvider]:
 
 
 @pytest.fixture
-async def asking(tmp_path: Path, certificates: Authority, provider: AnsweringProvider) -> AsyncIterator[Port]:
+async def asking(
+    tmp_path: Path, certificates: Authority, provider: AnsweringProvider, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Port]:
     """A port whose node can ask a provider."""
+    unhurried(monkeypatch)
+    monkeypatch.setattr(whereabouts, "SECONDS", PATIENCE)
     async with port(tmp_path, certificates, provider.settings) as one:
         yield one
 
@@ -655,7 +671,7 @@ async def test_rubbish_is_answered_and_closes_nothing(door: Port):
         collect()
         for text in messages:
             await client.send(text)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert "jsonrpc" in str(await client.recv())
         assert (await ask(client, Method.CONSENTS_LIST))["more"] == 0
     assert door.node.sessions.kind_of(str(found["session"])) is Kind.SERIAL

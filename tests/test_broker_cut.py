@@ -9,10 +9,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from broker import cut
 from broker.admission import Wish
 from broker.graphics_console import GraphicsViewer
 from broker.session import Operator, Session, State
@@ -24,9 +26,11 @@ from eva.ending import Ending
 from tests.broker_parts import (
     ALICE,
     BOB,
+    PATIENCE,
     Core,
     Domain,
     News,
+    awake,
     console_bytes,
     core,
     ends_of,
@@ -174,12 +178,12 @@ async def operate(client, kind: Kind) -> None:
         return
 
 
-async def drain(client, closed: list[float]) -> None:
+async def drain(client) -> None:
     try:
         while True:
             await client.recv()
     except ConnectionClosed:
-        closed.append(time.perf_counter())
+        return
 
 
 async def listen(guest: socket.socket, got: dict[socket.socket, int]) -> None:
@@ -213,13 +217,12 @@ async def cut_many(node: Core, serial: int, graphics: int, still: int) -> None:
     sessions = [await node.open(Kind.SERIAL, Operator(f"s{n}", ALICE.groups, "127.0.0.1")) for n in range(serial)]
     serial_guest = node.dialer.guest
     quiet = sessions[-still:]
-    closed: list[float] = []
     got: dict[socket.socket, int] = {}
     async with node.edge() as edge, asyncio.TaskGroup() as group:
         sleepers = [await stalled(edge, s) for s in quiet]
         for session in sessions[:-still]:
             client = await edge.connect(session)
-            group.create_task(drain(client, closed))
+            group.create_task(drain(client))
             group.create_task(operate(client, Kind.SERIAL))
         for n in range(graphics):
             session = await node.open(Kind.GRAPHICS, Operator(f"g{n}", ALICE.groups, "127.0.0.1"))
@@ -227,13 +230,13 @@ async def cut_many(node: Core, serial: int, graphics: int, still: int) -> None:
             client = await edge.connect(session)
             guest = node.dialer.guest
             await shake_hands(client, guest)
-            group.create_task(drain(client, closed))
+            group.create_task(drain(client))
             group.create_task(operate(client, Kind.GRAPHICS))
             group.create_task(load(node, guest, Kind.GRAPHICS))
             group.create_task(listen(guest, got))
         group.create_task(load(node, serial_guest, Kind.SERIAL))
         group.create_task(listen(serial_guest, got))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while got.get(serial_guest, 0) < 3 or len(edge.shown) < serial + graphics:
                 await asyncio.sleep(0.01)
         lives = [node.live(s) for s in sessions]
@@ -241,23 +244,21 @@ async def cut_many(node: Core, serial: int, graphics: int, still: int) -> None:
         kernel = {os.readlink(f"/proc/self/fd/{sock.fileno()}") for sock in lines}  # noqa: PTH115
         shut: list[tuple[float, bool]] = []
         for line in node.dialer.lines:
-            line.on_cut = lambda: shut.append((time.perf_counter(), all(x.gate.ending for x in lives)))
+            line.on_cut = lambda: shut.append((time.thread_time(), all(x.gate.ending for x in lives)))
         raw = node.signer.letter(revocation_of(one))
-        began = time.perf_counter()
+        began = time.thread_time()  # the processor's: what others take of it on a busy machine does not count
         node.consents.take_revocation(raw)
-        done = time.perf_counter()
         passed = [x.gate.passed for x in lives]
         assert all(sock.fileno() == -1 for sock in lines)
         assert kernel.isdisjoint(open_sockets())
         assert all(gates for _, gates in shut)
         assert len(shut) >= len(lines)
         assert shut[0][0] - began <= 0.05
-        async with asyncio.timeout(5):
+        async with awake() as seconds, asyncio.timeout(PATIENCE):
             while any(not c.connection_lost_waiter.done() for c in edge.shown):
                 await asyncio.sleep(0.005)
-        ended = time.perf_counter()
+            assert seconds() <= 1.0
         assert [x.gate.passed for x in lives] == passed
-        assert ended - done <= 1.0
         for sock in (*sleepers, *node.dialer.guests):
             sock.close()
     await node.settle()
@@ -289,31 +290,33 @@ async def deadlines(node: Core, count: int, seconds: float) -> list[float]:
     """Cuts so many sessions, each of which takes so long to be told. Gives when each is to be closed, from the start."""
     node.grant()
     given: list[float] = []
+    now = 0.0
     for _ in range(count):
         await node.sessions.open(Wish(vm_id(), Kind.GRAPHICS), ALICE, News())
     close = GraphicsViewer.close
 
     def slow(viewer: GraphicsViewer, ending: Ending, grace: float) -> None:
-        given.append(time.monotonic() - began + grace)
-        time.sleep(seconds)  # the loop's own time is what is measured
+        nonlocal now
+        given.append(now + grace)
+        now += seconds
         close(viewer, ending, grace)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GraphicsViewer, "close", slow)
-        began = time.monotonic()
+        patch.setattr(cut, "time", SimpleNamespace(monotonic=lambda: now))
         assert node.sessions.end_all(Ending.NODE_STOPPING) == count
     return given
 
 
 async def test_one_alone_has_its_grace(node: Core):
     (deadline,) = await deadlines(node, 1, 0)
-    assert CLOSE_GRACE * 0.9 < deadline < CLOSE_GRACE + 0.1
+    assert CLOSE_GRACE * 0.9 < deadline <= CLOSE_GRACE
 
 
 async def test_many_have_one_deadline(node: Core):
     given = await deadlines(node, 20, 0.005)
     assert max(given) - min(given) < 0.02
-    assert max(given) < CLOSE_GRACE + 0.1
+    assert max(given) <= CLOSE_GRACE
 
 
 async def test_one_whose_turn_comes_after_it_is_closed_at_once(node: Core):

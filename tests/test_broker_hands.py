@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from broker.session import State
 from eva import audit
 from eva.consent import Access, Kind
 from eva.control import Mark, Refusal, Refused
 from tests.broker_parts import (
     BOB,
+    PATIENCE,
     Core,
     Domain,
     core,
@@ -86,7 +88,9 @@ async def test_a_chord_is_recorded_and_pressed(node: Core):
     session = await node.open(Kind.GRAPHICS)
     async with node.edge() as edge:
         await edge.connect(session)
-        await asyncio.sleep(0.02)
+        async with asyncio.timeout(PATIENCE):
+            while session.state is not State.LIVE:
+                await asyncio.sleep(0)
         await node.sessions.hands.send_chord(node.live(session), (29, 56, 111))
     assert (node.dialer.chords, len(node.records(audit.Event.KEYS_SENT))) == ([(29, 56, 111)], 1)
 

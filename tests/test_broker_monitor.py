@@ -12,6 +12,7 @@ from broker.metrics import Metrics
 from broker.monitor import Monitor
 from eva.endpoint import MetricsListener
 from lab.ports import free_port
+from tests.broker_parts import PATIENCE
 
 
 @dataclass
@@ -35,7 +36,7 @@ async def told() -> AsyncIterator[Told]:
 
 
 async def get(url: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         return await client.get(url)
 
 

@@ -17,6 +17,7 @@ from hypervisor.control import DialFailure
 from hypervisor.dialer import DialError
 from tests.broker_parts import (
     BOB,
+    PATIENCE,
     Core,
     core,
     ends_of,
@@ -151,7 +152,7 @@ async def test_two_who_open_at_once_share_one_attachment(node: Core):
 async def test_one_that_ended_while_another_dialled_does_not_dial(node: Core):
     one = node.grant()
     node.dialer.picked_up.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         opening = [asyncio.ensure_future(refusal(node)) for _ in range(2)]
         await node.dialer.dialling.wait()
         while len(node.records(audit.Event.SESSION_START)) < 2:

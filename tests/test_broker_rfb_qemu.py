@@ -19,6 +19,7 @@ from broker.rfb import Dropped, RfbError, RfbFilter
 from broker.rfb_keys import PressedKeys
 from lab.framebuffer import Framebuffer, screenshot
 from lab.process import Program
+from tests.broker_parts import PATIENCE
 from tests.rfb_bytes import (
     COLOUR_MAP_8,
     TRUE_COLOUR_8,
@@ -70,9 +71,9 @@ class Machine:
 
     def __enter__(self) -> "Machine":
         self._program.start()
-        self._listener.settimeout(20)
+        self._listener.settimeout(PATIENCE)
         connection, _ = self._listener.accept()
-        connection.settimeout(20)
+        connection.settimeout(PATIENCE)
         self._qmp = connection.makefile("rwb")
         self._qmp.readline()
         self.do("qmp_capabilities")
@@ -153,7 +154,7 @@ async def relayed(machine: Machine) -> AsyncIterator[Relay]:
     relay = Relay(machine)
     async with await asyncio.start_unix_server(relay.serve, relay.path):
         yield relay
-        await asyncio.wait_for(relay.closed.wait(), 10)
+        await asyncio.wait_for(relay.closed.wait(), PATIENCE)
 
 
 @asynccontextmanager
@@ -235,7 +236,7 @@ def noise() -> Iterator[Machine]:
 
 
 async def _until_noise(machine: Machine) -> None:
-    async with asyncio.timeout(40), viewer(machine.vnc) as screen:
+    async with asyncio.timeout(2 * PATIENCE), viewer(machine.vnc) as screen:
         await screen.update()
         while screen.image.size != NOISE_SCREEN or _black_lines(screen.image):
             await screen.update(incremental=True)
@@ -257,7 +258,7 @@ def echo() -> Iterator[Machine]:
 
 
 async def _until_prompt(machine: Machine) -> None:
-    async with asyncio.timeout(40), viewer(machine.vnc) as screen:
+    async with asyncio.timeout(2 * PATIENCE), viewer(machine.vnc) as screen:
         await screen.update()
         while screen.image.size != TEXT_SCREEN or blank(screen.image, 0) or not blank(screen.image, 1, 80):
             await screen.update(incremental=True)
@@ -371,7 +372,7 @@ async def test_the_size_of_a_pixel_may_not(noise: Machine) -> None:
     async with relayed(noise) as relay, viewer(relay.path) as through:
         await through.update()
         through._writer.write(set_format(TRUE_COLOUR_8))
-        error = await asyncio.wait_for(relay.ended, 10)
+        error = await asyncio.wait_for(relay.ended, PATIENCE)
         assert error.field == "late-pixel-size"
 
 

@@ -16,7 +16,7 @@ from eva import audit
 from eva.consent import Access, Principal
 from eva.control import Mark, Refused
 from eva.ending import Ending
-from tests.broker_parts import ALICE, BOB, Core, News, console_bytes, core, heard, hears, notice
+from tests.broker_parts import ALICE, BOB, PATIENCE, Core, News, awake, console_bytes, core, heard, hears, notice
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Core]:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0)
 
@@ -140,7 +140,8 @@ async def test_held_input_goes_on_when_the_guest_reads_again(node: Core):
         for part in (256, 256, 256, 232):
             await hears(node.dialer.guest, part)
             node.dialer.guest.send(b".")
-        assert (await notice(client, Mark.HELD))["held"] == 0
+        while (await notice(client, Mark.HELD))["held"]:  # told again where it took long meanwhile
+            pass
 
 
 async def test_a_stale_lease_holds_and_a_fresh_one_lets_go(node: Core):
@@ -167,7 +168,7 @@ async def test_an_operator_who_pastes_is_held_and_loses_nothing(node: Core):
         sending = asyncio.ensure_future(_send_in_parts(client, paste))
         await until(lambda: len(node.live(session).viewer.pending) >= MAX_PENDING)
         assert len(node.live(session).viewer.pending) < 2 * MAX_PENDING
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len(got) < len(paste):
                 got += await hears(guest, 1) + heard(guest)
                 guest.send(b".")
@@ -291,12 +292,12 @@ async def deaf(edge, session: Session) -> socket.socket:
     return sock
 
 
-async def flood(node: Core, guest: socket.socket, count: int, session: Session) -> int:
-    """The guest says so many bytes, as far as it is read within reason. Gives how many were taken."""
+async def flood(guest: socket.socket, count: int, session: Session, patience: float) -> int:
+    """The guest says so many bytes, as far as it is read within so many seconds each time. Gives how many were taken."""
     loop, sent = asyncio.get_running_loop(), 0
     try:
         while sent < count and session.state is State.LIVE:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(patience):
                 await loop.sock_sendall(guest, b"x" * 8000)
             sent += 8000
     except TimeoutError:
@@ -312,7 +313,7 @@ async def test_a_slow_viewer_is_let_go_and_the_owner_loses_nothing(node: Core):
         client = await edge.connect(first)
         sock = await deaf(edge, second)
         reading = asyncio.ensure_future(_count(client))
-        sent = await flood(node, guest, 40_000_000, second)
+        sent = await flood(guest, 40_000_000, second, PATIENCE)
         assert second.ending is Ending.SLOW_OPERATOR
         await until(lambda: node.live(first).viewer.shown >= sent)
         assert first.state is State.LIVE
@@ -336,12 +337,13 @@ async def test_a_slow_owner_slows_the_guest_and_is_cut_all_the_same(node: Core):
     session = await node.open()
     async with node.edge() as edge:
         sock = await deaf(edge, session)
-        sent = await flood(node, node.dialer.guest, 40_000_000, session)
+        sent = await flood(node.dialer.guest, 40_000_000, session, 1)
         assert sent < 40_000_000
         connection = node.live(session).viewer.connection
         node.revoke(one)
-        async with asyncio.timeout(1):
+        async with awake() as seconds, asyncio.timeout(PATIENCE):
             await connection.wait_closed()
+            assert seconds() < 1
         sock.close()
     assert session.ending is Ending.CONSENT_REVOKED
 
@@ -389,7 +391,7 @@ async def test_input_is_neither_lost_nor_doubled_over_a_drop(node: Core):
         taken = (await notice(client, Mark.ATTACHED))["taken"]
         assert taken == 256
         await client.send(typed[taken:])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(got) < len(typed):
                 guest.send(b".")
                 got += await hears(guest, 1) + heard(guest)

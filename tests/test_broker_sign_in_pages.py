@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import oidc.document
+import oidc.https
 from broker.attempts import BY_ADDRESS
 from broker.control_channel import LAPSED
 from broker.settings import Oidc
@@ -22,9 +23,9 @@ from eva.instant import NS
 from lab.certificates import Authority
 from lab.ports import free_port
 from oidc.settings import Client, Registration
-from tests.broker_parts import vm_id
+from tests.broker_parts import PATIENCE, vm_id
 from tests.oidc_parts import WEBSITE, OidcServer, private_jwk
-from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal
+from tests.operator_port import PASSWORD, Port, accounts, ask, port, refusal, unhurried
 from tests.sign_in_browser import Browser
 
 SECRET = "secret-of-the-consoles"
@@ -73,7 +74,11 @@ def server(place: tuple[OidcServer, int]) -> OidcServer:
 
 
 @pytest.fixture
-async def door(tmp_path: Path, certificates: Authority, place: tuple[OidcServer, int]) -> AsyncIterator[Port]:
+async def door(
+    tmp_path: Path, certificates: Authority, place: tuple[OidcServer, int], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Port]:
+    unhurried(monkeypatch)
+    monkeypatch.setattr(oidc.https, "SECONDS", PATIENCE)
     server, number = place
     async with port(tmp_path, certificates, number=number, oidc=lambda at: settings(server, at, tmp_path)) as one:
         yield one
@@ -275,7 +280,7 @@ async def test_a_callback_works_once(door: Port, browser: Browser) -> None:
 async def test_of_two_at_once_one_gets_in(door: Port, browser: Browser) -> None:
     back = await browser.to_the_callback()
     header = {"cookie": f"{BEGUN_COOKIE}={browser.cookie(BEGUN_COOKIE)}"}
-    async with httpx.AsyncClient(verify=door.tls) as client:
+    async with httpx.AsyncClient(verify=door.tls, timeout=PATIENCE) as client:
         answers = await asyncio.gather(*(client.get(back, headers=header) for _ in range(5)))
     passes = [text for answer in answers for text in answer.headers.get_list("set-cookie") if text.startswith(f"{PASS_COOKIE}=")]
     assert len(passes) == 1
@@ -361,7 +366,8 @@ async def test_a_word_that_is_none_of_ours_is_not_repeated(browser: Browser) -> 
 async def test_no_other_spelling_is_served(door: Port, target: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
     writer.write(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{door.number}\r\n\r\n".encode())
-    assert b"404" in await asyncio.wait_for(reader.readline(), 3)
+    async with asyncio.timeout(PATIENCE):
+        assert b"404" in await reader.readline()
     writer.transport.abort()
 
 
@@ -387,7 +393,7 @@ async def test_no_callback_leads_elsewhere(browser: Browser, query: str) -> None
 @pytest.mark.parametrize("target", [WAYS, BEGIN, f"{CALLBACK}?code=x&state=y"])
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT"])
 async def test_they_are_only_got(door: Port, target: str, method: str) -> None:
-    async with httpx.AsyncClient(verify=door.tls, base_url=f"https://127.0.0.1:{door.number}") as client:
+    async with httpx.AsyncClient(verify=door.tls, base_url=f"https://127.0.0.1:{door.number}", timeout=PATIENCE) as client:
         answer = await client.request(method, target)
     assert (answer.status_code, "set-cookie" in answer.headers) == (405, False)
 
@@ -400,7 +406,7 @@ async def test_a_rebound_name_or_a_foreign_page(browser: Browser, target: str, f
 
 
 async def test_without_an_issuer_there_is_no_way_over_one(tmp_path: Path, certificates: Authority) -> None:
-    async with port(tmp_path, certificates) as door, httpx.AsyncClient(verify=door.tls) as client:
+    async with port(tmp_path, certificates) as door, httpx.AsyncClient(verify=door.tls, timeout=PATIENCE) as client:
         url = f"https://127.0.0.1:{door.number}"
         assert (await client.get(f"{url}{WAYS}")).json()["oidc"] is None
         assert [(await client.get(f"{url}{target}")).status_code for target in (BEGIN, CALLBACK)] == [404, 404]

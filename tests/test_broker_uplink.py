@@ -11,7 +11,7 @@ from broker.uplink import Uplink
 from lab.certificates import Authority
 from lab.ports import free_port
 from tests.answering_provider import answering_provider
-from tests.broker_parts import NODE, core
+from tests.broker_parts import NODE, PATIENCE, core
 
 
 async def test_what_hurries_while_an_ask_is_under_way_is_asked_behind_it(tmp_path: Path, certificates: Authority):
@@ -35,7 +35,7 @@ async def test_what_hurries_while_an_ask_is_under_way_is_asked_behind_it(tmp_pat
         )
         running = asyncio.ensure_future(uplink.run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await provider.came.wait()
                 provider.came.clear()
                 node.consents.behind()

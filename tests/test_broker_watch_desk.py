@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker import watch_desk
+from broker import echo, watch_desk
 from broker.rfb_waiting import MAX_WAITING
 from broker.session import State
 from broker.watching import WATCH_GRACE
@@ -21,6 +21,7 @@ from lab.certificates import Authority
 from tests.broker_parts import (
     ALICE,
     BOB,
+    PATIENCE,
     Core,
     News,
     console_bytes,
@@ -31,19 +32,21 @@ from tests.broker_parts import (
     refusal,
     shake_hands,
 )
+from tests.operator_port import unhurried
 from tests.rfb_bytes import key, request
 from tests.watch_port import Tenant, WatchPort, opened, watch_port
 
 
 @pytest.fixture
-async def door(tmp_path: Path, certificates: Authority) -> AsyncIterator[WatchPort]:
+async def door(tmp_path: Path, certificates: Authority, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WatchPort]:
+    unhurried(monkeypatch)
     async with watch_port(tmp_path, certificates) as one:
         yield one
 
 
 async def gone(door: WatchPort) -> None:
     """Nobody watches any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while door.node.watch_desk.watchers:
             await asyncio.sleep(0)
 
@@ -110,7 +113,7 @@ async def test_a_second_window_is_enough(door: WatchPort):
     one = door.node.grant(watched=True)
     async with door.watching(one) as first, door.watching(one):
         await first.websocket.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(door.node.watch_desk.watchers) > 1:
                 await asyncio.sleep(0)
         assert not door.node.watching.rein(one).held
@@ -258,11 +261,11 @@ async def test_the_last_word_counts(door: WatchPort):
         async with asyncio.TaskGroup() as group:
             group.create_task(first.ask(WatchMethod.INPUT_RESUME))
             rein = door.node.watching.rein(one)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while not rein.resuming:
                     await asyncio.sleep(0)
             group.create_task(second.ask(WatchMethod.INPUT_PAUSE))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while rein.resuming:
                     await asyncio.sleep(0)
             gate.set()
@@ -302,7 +305,7 @@ async def test_a_resume_counts_though_its_giver_goes_while_the_disk_writes(door:
         try:
             await tenant.begin(WatchMethod.INPUT_RESUME)
             rein = door.node.watching.rein(one)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while not rein.resuming:
                     await asyncio.sleep(0)
             tenant.websocket.transport.abort()
@@ -329,6 +332,9 @@ async def test_the_answer_to_a_pause_says_whether_the_provider_has_it(door: Watc
         nobody = await tenant.begin(WatchMethod.INPUT_PAUSE)
         await tenant.told("watch.state", paused=True)  # that comes at once
         assert await tenant.answer(nobody) == {"paused": True, "heard": False}
+        async with asyncio.timeout(PATIENCE):
+            while len(door.node.told) < 3:  # the consent, the watch, the pause
+                await asyncio.sleep(0.01)
         await door.node.renew(receipts=door.node.told[-1].number)
         assert await tenant.ask(WatchMethod.INPUT_PAUSE) == {"paused": True, "heard": True}
 
@@ -344,7 +350,7 @@ async def test_a_pause_that_waits_for_the_provider_holds_no_stop_up(door: WatchP
 
         door.node.watch_desk.provider_has = never
         await tenant.begin(WatchMethod.INPUT_PAUSE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await waiting.wait()
         assert (await tenant.ask(WatchMethod.CONSENT_STOP))["consents"] == 1
 
@@ -534,11 +540,12 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(door: WatchPort) -> AsyncIterator[Scene]:
+async def scene(door: WatchPort, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    monkeypatch.setattr(echo, "ECHO_WITHIN", PATIENCE)  # an echo is in time, however long this process stands still before it
     async with door.watching(door.node.grant()) as tenant, door.node.edge() as edge:
         session = await door.node.open(Kind.SERIAL)
         console = await edge.connect(session)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while door.node.sessions.roster.consoles[door.node.live(session).pin].transcript is None:
                 await asyncio.sleep(0)
         yield Scene(door, tenant, console, session.id)

@@ -19,7 +19,7 @@ from eva.wire import Envelope
 from lab.certificates import Authority
 from lab.ports import free_port
 from tests.answering_provider import AnsweringProvider, answering_provider
-from tests.broker_parts import NODE, START, HandClock, vm_id
+from tests.broker_parts import NODE, PATIENCE, START, HandClock, vm_id
 
 KEY = SigningKey(Ed25519PrivateKey.generate())
 
@@ -34,6 +34,12 @@ async def provider(certificates: Authority) -> AsyncIterator[AnsweringProvider]:
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is in time, however long this process stands still before it."""
+    monkeypatch.setattr(whereabouts, "SECONDS", PATIENCE)
 
 
 @pytest.fixture
@@ -87,9 +93,12 @@ async def test_a_provider_that_hangs_holds_nobody_long(
     inquiry: Inquiry, provider: AnsweringProvider, monkeypatch: pytest.MonkeyPatch
 ):
     provider.go.clear()
-    monkeypatch.setattr(whereabouts, "SECONDS", 0.2)
-    async with asyncio.timeout(5):
-        assert await inquiry.find("alice", vm_id()) is None
+    async with asyncio.timeout(PATIENCE):
+        for number in range(6):  # on a busy machine the question may need longer than that to come
+            monkeypatch.setattr(whereabouts, "SECONDS", 0.2 * 2**number)
+            assert await inquiry.find("alice", vm_id(f"vm{number}")) is None
+            if provider.asked:
+                break
     assert provider.asked
 
 
@@ -124,7 +133,7 @@ async def test_an_account_asks_so_often_and_another_still_may(inquiry: Inquiry, 
 async def test_few_questions_are_under_way_at_once(inquiry: Inquiry, provider: AnsweringProvider):
     provider.go.clear()
     waiting = [asyncio.ensure_future(inquiry.find(f"a{number}", vm_id(f"vm{number}"))) for number in range(AT_ONCE)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(provider.asked) < AT_ONCE:
             await provider.came.wait()
             provider.came.clear()

@@ -22,9 +22,11 @@ from eva.ending import Ending
 from eva.resource_id import ResourceId
 from lab.cloud import OPERATOR, PASSWORD, Cloud
 from lab.libvirt_host import Guest, LibvirtHost
+from lab.transcript import PATIENCE_S
 from tests.conftest import resource_id_of
 from tests.scripted_node import BreakingRelay
-from tests.test_cmdlets_serial import Script
+from tests.system_parts import well
+from tests.test_cmdlets_serial import Clock, Script
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,9 @@ def cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def vm(cloud: Cloud, shared_guest: Guest) -> ResourceId:
+async def vm(cloud: Cloud, shared_guest: Guest) -> ResourceId:
     """A VM that the tenant has consented to."""
+    await well(cloud)
     name = resource_id_of(shared_guest.name)
     cloud.grant(name)
     return ResourceId.parse(name)
@@ -71,26 +74,31 @@ class Sitting(Script):
             self.close()
 
     async def hears(self, pattern: bytes) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not re.search(pattern, bytes(self.got)):
                 await asyncio.sleep(0.02)
 
     async def told(self, text: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(text in line for line in self.lines):
                 await asyncio.sleep(0.02)
 
 
 async def test_a_breaking_network_loses_and_doubles_nothing(cloud: Cloud, vm: ResourceId, monkeypatch: pytest.MonkeyPatch):
+    clock = Clock()
     monkeypatch.setattr(serial, "PAUSES", (0.05,))
+    monkeypatch.setattr(serial, "boot_s", clock)
     chance = random.Random(3)
     budgets = itertools.chain((None, 20_000), (chance.randint(5_000, 40_000) for _ in range(8)), itertools.repeat(None))
     relay = BreakingRelay(cloud.nodes["AzS-ERCS01"].port, budgets.__next__)
     async with relay.serving() as port:
-        operator = Sitting(at(cloud, port), vm, interactive=False)
+        operator = Sitting(at(cloud, port), vm, interactive=False, linger_s=0.2)
         async with operator.sit() as task:
-            await operator.write(b"\nseq 1 20000\nseq 20001 20100 | md5sum\n")
-            assert (await asyncio.wait_for(task, 60)).ending is Ending.OPERATOR_LEFT
+            # one line: what is typed while a command runs would be echoed into its output
+            await operator.write(b"\nseq 1 20000; seq 20001 20100 | md5sum\n")
+            await operator.hears(rb"\n[0-9a-f]{32}  -")
+            clock.now_s += 5
+            assert (await asyncio.wait_for(task, PATIENCE_S)).ending is Ending.OPERATOR_LEFT
     counted = b"\r\n".join(b"%d" % number for number in range(1, 20_001))
     assert operator.got.count(counted) == 1
     assert relay.broken >= 4
@@ -109,7 +117,7 @@ async def test_a_lost_control_connection_alone_does_not_end_the_session(cloud: C
         await operator.hears(rb"\nthere")
         assert not task.done()
         await operator.write(b"~.", end=False)
-        assert (await asyncio.wait_for(task, 10)).ending is Ending.OPERATOR_LEFT
+        assert (await asyncio.wait_for(task, PATIENCE_S)).ending is Ending.OPERATOR_LEFT
 
 
 async def test_the_keyboard_goes_openly_from_one_operator_to_another(cloud: Cloud, vm: ResourceId):
@@ -132,7 +140,7 @@ async def test_an_operator_who_deletes_cuts_every_session(cloud: Cloud, vm: Reso
         await operator.told("the keyboard is yours")
         out = await asyncio.to_thread(cloud.cmdlet, "Delete-TenantVMSession", "-ResourceID", str(vm), account="bob")
         assert ", 1 session cut" in out
-        assert (await asyncio.wait_for(task, 10)).ending is Ending.CONSENT_REVOKED
+        assert (await asyncio.wait_for(task, PATIENCE_S)).ending is Ending.CONSENT_REVOKED
 
 
 async def test_the_screen_comes_through_the_port_and_is_cut(cloud: Cloud, vm: ResourceId):
@@ -144,10 +152,10 @@ async def test_the_screen_comes_through_the_port_and_is_cut(cloud: Cloud, vm: Re
             return await session.run(vm, None)
 
     task = asyncio.create_task(show())
-    reader, writer = await asyncio.open_connection("127.0.0.1", await asyncio.wait_for(port, 20))
-    assert await asyncio.wait_for(reader.readexactly(12), 10) == b"RFB 003.008\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", await asyncio.wait_for(port, PATIENCE_S))
+    assert await asyncio.wait_for(reader.readexactly(12), PATIENCE_S) == b"RFB 003.008\n"
     async with sign_in(at(cloud, account="bob")) as (control, _):
         await control.ask(Method.SESSION_DELETE, resource_id=str(vm))
-    assert await asyncio.wait_for(reader.read(), 10) is not None
-    assert (await asyncio.wait_for(task, 10)).ending is Ending.CONSENT_REVOKED
+    assert await asyncio.wait_for(reader.read(), PATIENCE_S) is not None
+    assert (await asyncio.wait_for(task, PATIENCE_S)).ending is Ending.CONSENT_REVOKED
     writer.close()

@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 from cmdlets.command import explain
 from eva.control import Method, Refusal, Refused
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.scripted_node import ACCOUNT, PASSWORD, VM, PlayedSession, ScriptedNode, server_tls
 
 PROGRAMS = {
@@ -66,7 +67,7 @@ class Operator:
             stderr=pipe,
             start_new_session=True,
         )
-        out, err = await asyncio.wait_for(process.communicate(stdin), 30)
+        out, err = await asyncio.wait_for(process.communicate(stdin), PATIENCE_S)
         assert process.returncode is not None
         outcome = Outcome(process.returncode, out.decode(), err.decode())
         assert "Traceback" not in outcome.err
@@ -131,8 +132,12 @@ async def test_output_is_byte_for_byte(operator: Operator):
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    out, _ = await asyncio.wait_for(process.communicate(b"go\n"), 30)
-    assert out == everything
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"go\n")
+    assert await asyncio.wait_for(process.stdout.readexactly(len(everything)), PATIENCE_S) == everything
+    out, _ = await asyncio.wait_for(process.communicate(b""), PATIENCE_S)
+    assert out == b""
 
 
 def _secret(home: Path) -> str:
@@ -154,7 +159,7 @@ async def test_files_serve_as_input_and_output(operator: Operator, tmp_path: Pat
             stdin=source,
             stdout=output,
         )
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
     session = await operator.node.session()
     assert bytes(session.input) == b"hello\n"
     assert sink == "null" or target.read_bytes() == b"hello\n"
@@ -209,9 +214,10 @@ async def test_a_wrong_password_is_one_line_without_it(operator: Operator):
 
 
 async def test_no_node_is_one_line_and_status_3(operator: Operator):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody else's, and nobody listens there
         port = taken.getsockname()[1]
-    outcome = await operator.run("Grant-RdpAccessToErcsVM", "--ercs", f"wss://127.0.0.1:{port}")
+        outcome = await operator.run("Grant-RdpAccessToErcsVM", "--ercs", f"wss://127.0.0.1:{port}")
     assert outcome.status == 3
     assert "Connection refused" in one_line(outcome)
 

@@ -26,6 +26,7 @@ from eva.control import Event, Method
 from eva.ending import Ending
 from eva.resource_id import ResourceId
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.scripted_node import ACCOUNT, PASSWORD, VM, PlayedSession, ScriptedNode, server_tls
 
 RFB = b"RFB 003.008\n"
@@ -56,7 +57,7 @@ class Run:
 
     async def viewer(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        assert await asyncio.wait_for(reader.readexactly(len(RFB)), 10) == RFB
+        assert await asyncio.wait_for(reader.readexactly(len(RFB)), PATIENCE_S) == RFB
         return reader, writer
 
 
@@ -75,7 +76,8 @@ async def running(
     assert isinstance(task, asyncio.Task)
     run = Run(task, [])
     try:
-        await asyncio.wait([asyncio.create_task(run.ready.wait()), task], return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        ready = asyncio.create_task(run.ready.wait())
+        await asyncio.wait([ready, task], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
         yield run, await node.session()
     finally:
         task.cancel()
@@ -90,7 +92,7 @@ async def test_bytes_pass_both_ways_unchanged(node: ScriptedNode, certificates: 
         reader, writer = await run.viewer()
         await session.say(pixels)
         writer.write(keys)
-        assert await asyncio.wait_for(reader.readexactly(len(pixels)), 20) == pixels
+        assert await asyncio.wait_for(reader.readexactly(len(pixels)), PATIENCE_S) == pixels
         await session.until(lambda: bytes(session.input) == keys)
         writer.close()
         assert (await run.task).ending is Ending.OPERATOR_LEFT
@@ -116,7 +118,7 @@ async def test_two_viewers_at_once_are_one(node: ScriptedNode, certificates: Aut
         for pair in pairs:
             if not isinstance(pair, BaseException):
                 with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                    got.append(await asyncio.wait_for(pair[0].readexactly(len(RFB)), 5))
+                    got.append(await asyncio.wait_for(pair[0].readexactly(len(RFB)), PATIENCE_S))
         assert got == [RFB]
 
 
@@ -124,7 +126,7 @@ async def test_a_cut_closes_the_viewer(node: ScriptedNode, certificates: Authori
     async with running(node, certificates) as (run, session):
         reader, writer = await run.viewer()
         await session.end(Ending.CONSENT_REVOKED)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
         assert (await run.task).ending is Ending.CONSENT_REVOKED
         writer.close()
 
@@ -144,7 +146,7 @@ async def test_a_cut_reaches_a_viewer_that_does_not_read(node: ScriptedNode, cer
             await session.say(bytes(30_000_000))
             await session.until(lambda: session.spoken > 1_000_000)
             await session.notify(Event.ENDED, reason="consent-revoked", text="", at_ms=1_700_000_000_000)
-            assert (await asyncio.wait_for(run.task, 5)).ending is Ending.CONSENT_REVOKED
+            assert (await asyncio.wait_for(run.task, PATIENCE_S)).ending is Ending.CONSENT_REVOKED
 
 
 async def test_a_viewer_that_does_not_read_stops_the_node(node: ScriptedNode, certificates: Authority):
@@ -199,7 +201,7 @@ async def test_another_users_connection_is_turned_away(node: ScriptedNode, certi
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=PATIENCE_S,
         )
         assert "connected" in other.stdout
         assert "RFB" not in other.stdout
@@ -223,13 +225,13 @@ async def test_the_command_prints_how_to_open_it_and_leaves_by_signal(
         sys.executable, "-c", program, *given, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
     )
     assert process.stdout is not None
-    line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+    line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)).decode()
     assert line.startswith("vncviewer 127.0.0.1::")
     reader, _ = await asyncio.open_connection("127.0.0.1", int(line.rpartition("::")[2]))
     assert await reader.readexactly(len(RFB)) == RFB
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 20) == 128 + signal.SIGINT
-    assert node.methods()[-1] is Method.SESSION_LEAVE
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 128 + signal.SIGINT
+    await node.left()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -25,6 +25,7 @@ from eva.control import Mark, Method, Refusal, Refused
 from eva.ending import Ending
 from eva.resource_id import ResourceId
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.scripted_node import ACCOUNT, PASSWORD, VM, BreakingRelay, PlayedSession, ScriptedNode, letters, server_tls
 
 
@@ -37,6 +38,23 @@ async def node(certificates: Authority) -> AsyncIterator[ScriptedNode]:
 @pytest.fixture
 def tls(certificates: Authority) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificates.ca)
+
+
+class Clock:
+    """What a session takes for the time since boot: it stands still until a test moves it, whatever the machine does."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(serial, "boot_s", clock)
+    return clock
 
 
 class Script:
@@ -82,9 +100,25 @@ class Run:
 
     async def fails(self, kind: type[Exception]) -> Exception:
         with pytest.raises(kind) as caught:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await self.task
         return caught.value
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits until it holds, or the command has ended."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition() and not self.task.done():
+                await asyncio.sleep(0.005)
+
+    async def hears(self, count: int) -> None:
+        await self.until(lambda: len(self.script.got) >= count)
+
+    async def leaves(self, clock: Clock) -> Ended:
+        """Lets time pass until the command has had enough of the silence."""
+        while not self.task.done():
+            clock.now_s += 0.25
+            await asyncio.wait([self.task], timeout=0.05)
+        return self.task.result()
 
 
 @contextlib.asynccontextmanager
@@ -119,14 +153,16 @@ async def test_a_script_talks_and_leaves(node: ScriptedNode, tls: ssl.SSLContext
     assert node.methods() == [Method.SIGN_IN, Method.SESSION_OPEN, Method.SESSION_LEAVE]
 
 
-async def test_a_script_waits_for_the_vm_to_be_silent(node: ScriptedNode, tls: ssl.SSLContext):
-    async with running(node.port, tls, linger_s=0.5) as run:
+async def test_a_script_waits_for_the_vm_to_be_silent(node: ScriptedNode, tls: ssl.SSLContext, clock: Clock):
+    async with running(node.port, tls, linger_s=0.1) as run:
         await run.script.write(b"x")
         session = await node.session()
-        for _ in range(5):
-            await asyncio.sleep(0.2)  # a VM that speaks now and then, more often than the silence is long
+        for heard in range(1, 6):
+            await run.hears(heard)
+            clock.now_s += 0.09  # a VM that speaks now and then, more often than the silence is long
             await session.say(b"y")
-        assert (await run.task).ending is Ending.OPERATOR_LEFT
+        await run.hears(6)
+        assert (await run.leaves(clock)).ending is Ending.OPERATOR_LEFT
     assert bytes(run.script.got) == b"xyyyyy"
 
 
@@ -143,11 +179,12 @@ async def test_a_script_waits_longer_for_the_first_answer(node: ScriptedNode, tl
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_broken_connections_lose_and_double_nothing(
-    seed: int, certificates: Authority, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    seed: int, certificates: Authority, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ):
     chance = random.Random(seed)
     monkeypatch.setattr(serial, "PAUSES", (0.01,))
     monkeypatch.setattr(serial, "LAST_NOTICE", 0.01)
+    monkeypatch.setattr(serial, "STUCK", 2.0)  # for a VM that has said all before it is asked anything
     typed, said = letters(chance, 200_000), letters(chance, 400_000)
     breaks = 30
 
@@ -160,10 +197,12 @@ async def test_broken_connections_lose_and_double_nothing(
 
     async with ScriptedNode(chunk=lambda: chance.randint(1, 9000)).serving(server_tls(certificates)) as node:
         node.prepare = prepare
-        async with BreakingRelay(node.port, budgets.__next__).serving() as port, running(port, tls, linger_s=1.0) as run:
+        async with BreakingRelay(node.port, budgets.__next__).serving() as port, running(port, tls) as run:
             await run.script.write(typed)
-            ended = await run.task
-        session = next(iter(node.sessions.values()))
+            await run.hears(len(said))
+            session = next(iter(node.sessions.values()))
+            await run.until(lambda: len(session.input) >= len(typed))
+            ended = await run.leaves(clock)
     assert ended.ending is Ending.OPERATOR_LEFT
     assert bytes(run.script.got) == said
     assert bytes(session.input) == typed
@@ -171,12 +210,12 @@ async def test_broken_connections_lose_and_double_nothing(
 
 
 async def test_a_drop_while_nobody_reads_loses_and_doubles_nothing(
-    node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ):
     monkeypatch.setattr(serial, "PAUSES", (0.01,))
     monkeypatch.setattr(serial, "LAST_NOTICE", 0.01)
     said = letters(random.Random(1), 1_000_000)
-    async with running(node.port, tls, linger_s=1.0, reading=False) as run:
+    async with running(node.port, tls, reading=False) as run:
         for attachments in range(1, 6):
             session = await node.session(attachments)
             await session.say(said[(attachments - 1) * 200_000 : attachments * 200_000])
@@ -186,7 +225,8 @@ async def test_a_drop_while_nobody_reads_loses_and_doubles_nothing(
                 session.drop()
         asyncio.get_running_loop().add_reader(run.script.output, run.script.read)
         run.script.close(run.script.keys)
-        await run.task
+        await run.hears(len(said))
+        await run.leaves(clock)
     assert bytes(run.script.got) == said
 
 
@@ -223,11 +263,13 @@ async def test_input_is_kept_within_its_bound(node: ScriptedNode, tls: ssl.SSLCo
     async with running(node.port, tls) as run:
         await node.session()
         os.set_blocking(run.script.keys, False)
-        went = 0
-        for _ in range(20):
+        went = idle = 0
+        while went < LIMIT or idle < 10:
+            idle += 1
             with contextlib.suppress(BlockingIOError):
                 while True:
                     went += os.write(run.script.keys, bytes(4096))
+                    idle = 0
             await asyncio.sleep(0.05)
         assert LIMIT <= went <= LIMIT + 65536 + 8192  # ours, the pipe's, one read
         assert not run.task.done()
@@ -245,7 +287,10 @@ async def test_a_cut_is_known_by_either_connection(node: ScriptedNode, tls: ssl.
     assert Method.SESSION_LEAVE not in node.methods()
 
 
-async def test_a_control_connection_that_goes_first_does_not_hide_the_reason(node: ScriptedNode, tls: ssl.SSLContext):
+async def test_a_control_connection_that_goes_first_does_not_hide_the_reason(
+    node: ScriptedNode, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(serial, "LAST_NOTICE", PATIENCE_S)
     async with running(node.port, tls) as run:
         session = await node.session()
         assert session.control is not None

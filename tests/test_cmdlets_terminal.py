@@ -16,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from cmdlets.node import OPEN_TIMEOUT
 from eva.control import CTRL_ALT_DEL, Event, Mark, Method, Refusal
 from eva.ending import Ending
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.scripted_node import ACCOUNT, PASSWORD, VM, PlayedSession, ScriptedNode, server_tls
 
-SANE_END = b"\x1b[0m"
+LAST = b"\0last\0"  # what no command writes
+COMMAND = "from cmdlets.connect import main; main()"
 
 
 @pytest.fixture
@@ -33,11 +36,11 @@ async def node(certificates: Authority) -> AsyncIterator[ScriptedNode]:
 class Desk:
     """A command with a pseudo-terminal as its controlling terminal and its three streams."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], program: str = "cmdlets.connect:main") -> None:
+    def __init__(self, arguments: list[str], environment: dict[str, str], program: str) -> None:
         self.master, self.terminal = pty.openpty()
         self.before = termios.tcgetattr(self.terminal)
         self.seen = bytearray()
-        self.command_line = [sys.executable, "-c", _starter(program), *arguments]
+        self.command_line = [sys.executable, "-c", program, *arguments]
         self.environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", **environment}
         self._more = asyncio.Event()
 
@@ -70,19 +73,23 @@ class Desk:
 
     async def see(self, text: bytes) -> None:
         """Waits until `text` was written, and forgets what came up to its end."""
-        async with asyncio.timeout(20):
-            while text not in self.seen:
-                self._more.clear()
-                await self._more.wait()
+        await self._shown(text)
         del self.seen[: self.seen.index(text) + len(text)]
 
     async def exit(self) -> int:
-        async with asyncio.timeout(20):
+        """Waits for the command's end and all that it wrote, which a pseudo-terminal passes on in its own time."""
+        async with asyncio.timeout(PATIENCE_S):
             status = await self.process.wait()
-        with contextlib.suppress(BlockingIOError):
-            while more := os.read(self.master, 65536):
-                self.seen += more
+        await asyncio.to_thread(os.write, self.terminal, LAST)
+        await self._shown(LAST)
+        del self.seen[self.seen.index(LAST) :]
         return status
+
+    async def _shown(self, text: bytes) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while text not in self.seen:
+                self._more.clear()
+                await self._more.wait()
 
     def raw(self) -> bool:
         return not termios.tcgetattr(self.terminal)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
@@ -91,14 +98,15 @@ class Desk:
         return termios.tcgetattr(self.terminal) == self.before
 
 
-def _starter(program: str) -> str:
-    module, _, function = program.partition(":")
-    return f"from {module} import {function} as main; main()"
-
-
 @contextlib.asynccontextmanager
 async def desk(
-    node: ScriptedNode, certificates: Authority, tmp_path: Path, *arguments: str, password_file: bool = True, **options: str
+    node: ScriptedNode,
+    certificates: Authority,
+    tmp_path: Path,
+    *arguments: str,
+    password_file: bool = True,
+    program: str = COMMAND,
+    **options: str,
 ) -> AsyncIterator[Desk]:
     secret = tmp_path / "password"
     secret.write_text(PASSWORD + "\n")
@@ -107,7 +115,7 @@ async def desk(
     if "--certificate" not in arguments:
         given += ["--account", ACCOUNT]
     environment = {"HOME": str(tmp_path), **({"EVA_PASSWORD_FILE": str(secret)} if password_file else {}), **options}
-    found = Desk(given, environment)
+    found = Desk(given, environment, program)
     await found.start()
     try:
         yield found
@@ -142,7 +150,7 @@ async def test_leaving_restores_the_terminal(at_desk: tuple[Desk, PlayedSession]
     found.type(b"\r~.")
     assert await found.exit() == 0
     assert found.restored()
-    assert node.methods()[-1] is Method.SESSION_LEAVE
+    await node.left()
     assert b"You left the console." in found.seen
 
 
@@ -156,7 +164,7 @@ async def test_a_signal_restores_the_terminal(at_desk: tuple[Desk, PlayedSession
     assert found.restored()
     assert b"\x1b[?1049l\x1b[0m" in found.seen
     assert b"\x1b[?25h" in found.seen
-    assert node.methods()[-1] is Method.SESSION_LEAVE
+    await node.left()
 
 
 @pytest.mark.parametrize("ending", [Ending.CONSENT_REVOKED, Ending.CONSENT_EXPIRED, Ending.LEASE_LOST, Ending.TAKEN_OVER])
@@ -180,13 +188,8 @@ async def test_a_node_that_breaks_the_language_restores_the_terminal(at_desk: tu
 
 
 async def test_a_fault_in_the_program_restores_the_terminal(node: ScriptedNode, certificates: Authority, tmp_path: Path):
-    crash = "import cmdlets.serial as s; s.Inbound.feed = lambda *_: 1 / 0; from cmdlets.connect import main; main()"
-    async with desk(node, certificates, tmp_path) as found:
-        found.process.kill()
-        await found.process.wait()
-        found.command_line[2] = crash
-        found.seen.clear()
-        await found.start()
+    crash = f"import cmdlets.serial as s; s.Inbound.feed = lambda *_: 1 / 0; {COMMAND}"
+    async with desk(node, certificates, tmp_path, program=crash) as found:
         await found.see(b"~. leaves")
         session = await node.session()
         assert found.raw()
@@ -212,9 +215,9 @@ async def test_a_terminal_that_hangs_up_leaves_the_session(at_desk: tuple[Desk, 
     found.stop_reading()
     os.close(found.master)
     found.master = os.open(os.devnull, os.O_RDWR)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert await found.process.wait() in (0, 128 + signal.SIGHUP)  # the end of input and the signal race
-    assert session.ended
+    await session.until(lambda: session.ended)
 
 
 async def test_what_was_typed_and_not_taken_does_not_reach_the_shell(at_desk: tuple[Desk, PlayedSession]):
@@ -237,7 +240,7 @@ async def test_a_shells_mode_after_a_stop_is_replaced(at_desk: tuple[Desk, Playe
     found, _ = at_desk
     termios.tcsetattr(found.terminal, termios.TCSANOW, found.before)
     found.process.send_signal(signal.SIGCONT)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not found.raw():
             await asyncio.sleep(0.01)
     found.type(b"\r~.")
@@ -262,7 +265,8 @@ async def test_escape_keys_ask_the_node(
     assert node.asked[-1].method is method
     assert node.asked[-1].params["session"] == session.id
     assert node.asked[-1].params.get("chord") == (list(CTRL_ALT_DEL) if method is Method.KEYS_SEND else None)
-    assert bytes(session.input) == b"\r"
+    found.type(b"x")
+    await session.until(lambda: bytes(session.input) == b"\rx")
 
 
 async def test_a_refused_key_is_told_and_nothing_ends(at_desk: tuple[Desk, PlayedSession], node: ScriptedNode):
@@ -280,7 +284,8 @@ async def test_help_and_status_stay_here(at_desk: tuple[Desk, PlayedSession]):
     await found.see(b"~~  send a tilde")
     found.type(b"~i")
     await found.see(b"web-01 at AzS-ERCS01: 7 h 59 min left")
-    assert bytes(session.input) == b"\r"
+    found.type(b"x")
+    await session.until(lambda: bytes(session.input) == b"\rx")
 
 
 async def test_the_count_down_is_told_on_a_line_of_its_own(at_desk: tuple[Desk, PlayedSession]):
@@ -411,13 +416,13 @@ async def test_control_c_ends_a_node_that_does_not_answer(certificates: Authorit
     node = ScriptedNode()
     node.port = silent.sockets[0].getsockname()[1]
     async with silent, desk(node, certificates, tmp_path) as found:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not found.raw():
                 await asyncio.sleep(0.01)
         started = time.monotonic()
         found.type(b"\x03")
         assert await found.exit() in (0, 130)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < OPEN_TIMEOUT
         assert found.restored()
 
 

@@ -21,6 +21,7 @@ from eva.control import Method, Refusal, Refused
 from eva.ending import Ending
 from eva.resource_id import ResourceId
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.scripted_node import ACCOUNT, PASSWORD, VM, ScriptedNode, server_tls
 
 
@@ -39,7 +40,7 @@ class Run:
     given: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     async def place(self) -> tuple[str, list[Subprotocol]]:
-        found = json.loads(await asyncio.wait_for(self.given.get(), 10))
+        found = json.loads(await asyncio.wait_for(self.given.get(), PATIENCE_S))
         assert set(found) == {"url", "subprotocols"}
         return found["url"], [Subprotocol(name) for name in found["subprotocols"]]
 

@@ -22,7 +22,7 @@ print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
 
 def confined(parent: int) -> list[str]:
     command = [sys.executable, "-c", CONFINED, str(parent)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
 
 
 def test_it_keeps_what_it_was_told_and_gives_up_the_rest() -> None:

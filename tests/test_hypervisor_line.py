@@ -9,11 +9,12 @@ import pytest
 
 from hypervisor.dialer import Cause, Kind, LineEnd
 from lab.libvirt_host import Guest, LibvirtHost
-from tests.hypervisor_lines import ask, ended, host_of, read_until, started_dialer, type_in
+from lab.transcript import PATIENCE_S
+from tests.hypervisor_lines import PROMPT, ask, ended, host_of, read_until, started_dialer, type_in
 
 
 async def end_of(awaitable: object) -> LineEnd:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await awaitable  # type: ignore[misc]
 
 
@@ -28,8 +29,8 @@ async def test_a_cut_is_quick_with_libvirtd_frozen_and_the_worker_is_gone(libvir
                     line.sock.send(1000 * b"x")
             began = time.perf_counter()
             line.cut()
-            assert time.perf_counter() - began < 0.05
-            await ended(line.worker_pid, 0.5)
+            assert time.perf_counter() - began < PROMPT  # asked by us, libvirtd would not answer as long as it stands still
+            await ended(line.worker_pid)
         finally:
             libvirt_host.thaw()
         await (await dialer_ready(dialer, libvirt_host, shared_guest)).ended()
@@ -103,8 +104,7 @@ async def test_a_guest_that_powers_off_is_an_end_by_itself(libvirt_host: Libvirt
     async with started_dialer() as dialer:
         line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
         await type_in(line, b"\x15poweroff -f\n")
-        async with asyncio.timeout(20):
-            assert (await line.ended()).cause is Cause.EOF
+        assert (await end_of(line.ended())).cause is Cause.EOF
         line.cut()
 
 
@@ -112,7 +112,7 @@ async def test_a_reset_keeps_it(libvirt_host: LibvirtHost, guest: Guest) -> None
     async with started_dialer() as dialer:
         line = await dialer.dial(host_of(libvirt_host), guest.uuid, Kind.SERIAL)
         await asyncio.to_thread(guest.reset)
-        await read_until(line, b"EVA guest ready", 40)
+        await read_until(line, b"EVA guest ready")
         await ask(line, b"echo $((6*7))", b"\r\n42\r\n")
         line.cut()
 
@@ -138,7 +138,7 @@ async def test_a_flooded_paused_guest_costs_its_neighbour_nothing(
 
         async def flood() -> None:
             with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(6):
+                async with asyncio.timeout(PATIENCE_S):
                     await asyncio.get_running_loop().sock_sendall(flooded.sock, 512 * 1024 * b"x")
 
         flooding = asyncio.create_task(flood())
@@ -148,6 +148,6 @@ async def test_a_flooded_paused_guest_costs_its_neighbour_nothing(
         flooding.cancel()
         began = time.perf_counter()
         flooded.cut()
-        assert time.perf_counter() - began < 0.05
+        assert time.perf_counter() - began < PROMPT  # to abort its stream took 29.7 s
         neighbour.cut()
         guest.resume()

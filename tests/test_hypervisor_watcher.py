@@ -13,6 +13,7 @@ import pytest
 
 from hypervisor.inventory import Change, Fate, Vm, VmBefell, VmChanged
 from lab.libvirt_host import Guest, LibvirtHost
+from lab.transcript import PATIENCE_S
 from tests.hypervisor_lines import children, host_of
 from tests.test_hypervisor_inventory import Log, watchers, watching
 
@@ -173,4 +174,4 @@ def test_it_ends_with_its_stream(uri: str) -> None:
         theirs.close()
         with ours:
             assert ours.recv(1) == b"{"
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0

@@ -22,7 +22,7 @@ from lab.libvirt_host import Guest, LibvirtHost
 from lab.mosquitto import PERSISTENT, PLAIN, Mosquitto
 from lab.ports import free_port
 from lab.process import NotReady, Program, ProgramEnded
-from lab.transcript import NotSeen, Transcript
+from lab.transcript import PATIENCE_S, NotSeen, Transcript
 
 LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp, proc(5)
 
@@ -45,7 +45,7 @@ def gone(pid: int) -> bool:
 def await_end(pidfd: int) -> None:
     """Block until the process behind a pidfd has ended."""
     with os.fdopen(pidfd):
-        assert select.select([pidfd], [], [], 10.0)[0]
+        assert select.select([pidfd], [], [], PATIENCE_S)[0]
 
 
 # --- the guest
@@ -84,7 +84,7 @@ def test_tcp_listeners_would_be_found() -> None:
 def test_vnc_answers_on_a_descriptor(shared_guest: Guest) -> None:
     descriptor = shared_guest.domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
     with socket.socket(fileno=descriptor) as vnc:
-        vnc.settimeout(10)
+        vnc.settimeout(PATIENCE_S)
         assert vnc.recv(12) == b"RFB 003.008\n"
 
 
@@ -217,7 +217,7 @@ def test_all_ends_with_a_killed_warden(generation: int) -> None:
 
 async def test_mosquitto_carries_mqtt_5(mosquitto: Mosquitto) -> None:
     client = aiomqtt.Client(mosquitto.host, mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5)
-    async with client, asyncio.timeout(10):
+    async with client, asyncio.timeout(PATIENCE_S):
         await client.subscribe("eva/v1/status/AzS-ERCS01", qos=1)
         await client.publish("eva/v1/status/AzS-ERCS01", b"up", qos=1)
         message = await anext(client.messages)
@@ -232,7 +232,7 @@ async def test_mosquitto_comes_back_on_its_port_with_its_store() -> None:
         broker.stop()
         broker.start()
         assert broker.port == port
-        async with aiomqtt.Client(broker.host, port) as client, asyncio.timeout(10):
+        async with aiomqtt.Client(broker.host, port) as client, asyncio.timeout(PATIENCE_S):
             await client.subscribe(topic)
             assert (await anext(client.messages)).payload == b"kept"
 
@@ -262,8 +262,8 @@ use_identity_as_username true
     with Mosquitto(config) as broker:
         context = tls_context(certificates, certificates.client("AzS-ERCS01"))
         async with aiomqtt.Client(broker.host, broker.port, tls_context=context):
-            assert "u'AzS-ERCS01'" in broker.log
-        plain = socket.create_connection((broker.host, broker.port), timeout=10)
+            await Transcript(broker.directory / "mosquitto.log").seen("u'AzS-ERCS01'")
+        plain = socket.create_connection((broker.host, broker.port), timeout=PATIENCE_S)
         nameless = tls_context(certificates, None).wrap_socket(plain, server_hostname="127.0.0.1")
         # RFC 8446 6.2: under TLS 1.3 the client learns it after its own handshake.
         with nameless, pytest.raises(ssl.SSLError, match="certificate required"):
@@ -332,7 +332,7 @@ def test_program_dies_with_the_one_who_started_it(log: Path) -> None:
     thread.start()
     thread.join()
     assert started[0]._popen is not None
-    assert started[0]._popen.wait(10) == -signal.SIGKILL
+    assert started[0]._popen.wait(PATIENCE_S) == -signal.SIGKILL
 
 
 def test_transcript_waits_behind_an_offset(log: Path) -> None:

@@ -1,5 +1,6 @@
 """The tests' browser itself: it believes only the lab's authority, and tells of what no page of ours may do."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from playwright.async_api import Error
 
 from lab.browser import Browser, Complaint, Misbehaved
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.other_site import OtherSite
 
 POLICY = "default-src 'none'; script-src 'self'; connect-src *; require-trusted-types-for 'script'"
@@ -67,7 +69,10 @@ async def test_a_breach_of_the_policy_is_told_and_can_be_taken(site: OtherSite, 
         page = await browser.window()
         await page.goto(f"{site.url}/writes")
         await page.wait_for_function("document.title === 'done'")
-        (taken,) = browser.taken("policy")
+        async with asyncio.timeout(PATIENCE_S):
+            while not (found := browser.taken("policy")):  # the event comes after the exception
+                await asyncio.sleep(0.01)
+        (taken,) = found
         assert taken.text.startswith("require-trusted-types-for")
 
 

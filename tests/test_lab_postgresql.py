@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from lab.postgresql import USER, Postgresql
+from lab.transcript import PATIENCE_S
 
 
 def await_end(pidfd: int) -> None:
-    assert select.select([pidfd], [], [], 20)[0] == [pidfd]
+    assert select.select([pidfd], [], [], PATIENCE_S)[0] == [pidfd]
 
 
 def test_what_was_committed_outlives_a_kill() -> None:

@@ -14,6 +14,7 @@ from lab.ports import free_port
 from lab.postgresql import Postgresql
 from lab.process import ProgramEnded
 from lab.server import TRIES, Server
+from lab.transcript import PATIENCE_S
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_port_that_another_took_meanwhile_is_left_to_him(
     with make() as server:
         assert server.port == free
         assert server.log.count("Address already in use") >= 2
-        socket.create_connection((server.host, server.port), timeout=5).close()
+        socket.create_connection((server.host, server.port), timeout=PATIENCE_S).close()
 
 
 def test_after_the_last_try_nothing_is_left(make: Callable[[], Server], taken: int, monkeypatch: pytest.MonkeyPatch) -> None:

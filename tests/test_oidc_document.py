@@ -62,7 +62,8 @@ async def test_a_visitor_who_goes_keeps_no_old_failure_alive(monkeypatch: pytest
     assert await document.get() == "document"
 
 
-async def test_many_who_ask_at_once_are_one_fetch() -> None:
+async def test_many_who_ask_at_once_are_one_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc.document, "PAUSE_SECONDS", 3600.0)
     issuer = Issuer("document")
     document = Document(issuer.fetch)
     asking = [asyncio.create_task(document.get()) for _ in range(5)]
@@ -73,7 +74,8 @@ async def test_many_who_ask_at_once_are_one_fetch() -> None:
     assert issuer.times == 1
 
 
-async def test_a_failure_is_everybodys_for_a_moment() -> None:
+async def test_a_failure_is_everybodys_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc.document, "PAUSE_SECONDS", 3600.0)
     issuer = Issuer(Unreachable("down"), "document")
     document = Document(issuer.fetch)
     issuer.lets.set()

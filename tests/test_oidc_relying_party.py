@@ -17,6 +17,7 @@ import pytest
 import oidc.document
 import oidc.https
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from oidc.answer import Answer
 from oidc.failure import Declined, Misconfigured, NotBelieved, SignInFailed, Unreachable
 from oidc.https import MAX_BYTES
@@ -50,7 +51,7 @@ async def came_back(server: OidcServer, begun: Begun) -> Answer:
     """What the browser brings after the person has signed in."""
 
     def browse() -> httpx.URL:
-        with httpx.Client(verify=server.trust, base_url=server.url) as browser:
+        with server.client() as browser:
             return server.signed_in(browser, browser.get(begun.url))
 
     return Answer.parse((await asyncio.to_thread(browse)).query.decode())
@@ -175,7 +176,10 @@ async def test_a_new_key_is_found(issuer: ScriptedIssuer, certificates: Authorit
     assert (await finished(issuer, party)).id_claims["sub"] == "olivia"
 
 
-async def test_unknown_keys_do_not_make_it_ask_again_and_again(issuer: ScriptedIssuer, certificates: Authority) -> None:
+async def test_unknown_keys_do_not_make_it_ask_again_and_again(
+    issuer: ScriptedIssuer, certificates: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc.document, "PAUSE_SECONDS", 3600.0)
     party = party_of(issuer, certificates)
     await finished(issuer, party)
     for number in range(3):
@@ -315,7 +319,7 @@ async def test_a_silent_issuer_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(oidc.https, "SECONDS", 0.3)
     issuer.answers[path] = None
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unreachable):
             await finished(issuer, party_of(issuer, certificates))
 
@@ -325,7 +329,7 @@ async def test_one_that_answers_by_the_byte_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(oidc.https, "SECONDS", 0.5)
     issuer.dripping = True
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unreachable):
             await party_of(issuer, certificates).begin()
 

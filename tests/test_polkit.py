@@ -32,7 +32,20 @@ DOMAIN = """
 <domain type='qemu'><name>vm1</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os>
 <devices><serial type='pty'/><graphics type='vnc'><listen type='none'/></graphics></devices></domain>
 """
-DEFINE = "import libvirt, sys; libvirt.open('qemu:///system').defineXML(sys.argv[1])"
+DEFINE = """
+import libvirt, sys, time
+libvirt.registerErrorHandler(lambda *_: None, None)
+deadline = time.monotonic() + 60
+while True:
+    try:
+        connection = libvirt.open('qemu:///system')
+        break
+    except libvirt.libvirtError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.05)
+connection.defineXML(sys.argv[1])
+"""
 TRY = """
 import json, libvirt
 libvirt.registerErrorHandler(lambda *_: None, None)
@@ -104,8 +117,7 @@ def host() -> Iterator[BootedSystemd]:
         host.do("sh", "-c", f"{script} && mount --bind /run/actions /usr/share/polkit-1/actions")
         (host.stage / "try.py").write_text(TRY)
         host.do("systemctl", "start", "dbus", "polkit", "libvirtd")
-        # libvirtd says that it is ready before its drivers are
-        host.do("timeout", "30", "sh", "-c", "until [ -S /run/libvirt/libvirt-sock ]; do sleep 0.05; done")
+        # asked again and again: libvirtd says that it is ready before its drivers are
         host.do("/opt/eva/bin/python", "-c", DEFINE, DOMAIN)
         yield host
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provider.keys import write_public
-from tests.provider_parts import Cloud, Pen
+from tests.provider_parts import Cloud, Pen, until
 
 
 async def test_nodes_list_shows_life_and_evidence(provider: Cloud):
@@ -21,13 +21,17 @@ async def test_nodes_list_shows_life_and_evidence(provider: Cloud):
     async with provider.node() as node:
         assert not listed()["alive"]
         await node.ask(node.pen.request(audit_count=7, audit_head="seven"))
-        assert (listed()["alive"], listed()["audit"]) == (True, "7 records")
+        shown = listed()
+        assert (shown["alive"], shown["audit"]) == (True, "7 records")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(node.ask(node.pen.request(audit_count=7, audit_head="SEVEN")), 1)
-        assert "ROLLED BACK: another record 7 than before" in listed()["audit"]
-        assert (listed()["alive"], listed()["rolled_back"]) == (False, True)
+        until(lambda: listed()["rolled_back"])
+        shown = listed()
+        assert "ROLLED BACK: another record 7 than before" in shown["audit"]
+        assert not shown["alive"]
         assert f"{provider.pen.name}\tREFUSED" in provider.run("nodes", "list").out
-        assert provider.metric('eva_provider_refused_total{reason="rolled-back"}') >= 1
+        until(lambda: provider.metric('eva_provider_refused_total{reason="rolled-back"}') >= 1)
+        assert node.leases.empty()
     assert provider.metric('eva_provider_conflicts_total{about="anchor"}') == before + 1
 
 

@@ -43,9 +43,10 @@ async def test_the_global_state_ends_consents_too(provider: Cloud):
 async def test_a_node_that_says_nothing_is_told(provider: Cloud):
     async with provider.node(confirms=False) as node:
         await provider.granted()
-        for _ in range(2):  # to say it again makes it no more done
-            ran = await provider.eva_provider("feature", "disable-subscription", SUBSCRIPTION)
-            assert (ran.code, f"({provider.pen.name})" in ran.out) == (3, True)
+        with provider.hurried():
+            for _ in range(2):  # to say it again makes it no more done
+                ran = await provider.eva_provider("feature", "disable-subscription", SUBSCRIPTION)
+                assert (ran.code, f"({provider.pen.name})" in ran.out) == (3, True)
         revocation = await node.has_revocation(1)
         await node.send(node.pen.receipt(Event.ENDED, revocation.jti, revocation.seq))
         ran = await provider.eva_provider("feature", "disable-subscription", SUBSCRIPTION)

@@ -12,6 +12,7 @@ import pytest
 
 from eva.ending import Ending
 from eva.wire import Envelope, Event
+from lab.transcript import PATIENCE_S
 from provider.consent.letters import AT_ONCE, Letters, Undelivered
 from provider.consent.waits import Waits
 from provider.keys import Signers
@@ -85,7 +86,7 @@ async def test_an_offer_expires_with_the_time_to_answer_it(desk: Desk):
 
 async def test_revocations_are_sent_at_once_and_seen_through(desk: Desk):
     notices = desk.revoked(3)
-    seeing = asyncio.create_task(desk.letters.see_through(notices, desk.look, 5))
+    seeing = asyncio.create_task(desk.letters.see_through(notices, desk.look, PATIENCE_S))
     while len(desk.post.sent) < 3:
         await asyncio.sleep(0)
     for notice in notices:
@@ -96,14 +97,16 @@ async def test_revocations_are_sent_at_once_and_seen_through(desk: Desk):
 async def test_one_that_is_confirmed_already_is_not_sent_again(desk: Desk):
     notices = desk.revoked(1)
     desk.confirm(notices[0])
-    seen = await desk.letters.see_through(await desk.look(lambda records: records.notices([("AzS-ERCS01", 1)])), desk.look, 5)
+    seen = await desk.letters.see_through(
+        await desk.look(lambda records: records.notices([("AzS-ERCS01", 1)])), desk.look, PATIENCE_S
+    )
     assert (seen[0].confirmed, desk.post.sent) == (True, [])
 
 
 async def test_with_mqtt_down_the_wait_goes_on(desk: Desk):
     desk.post.down = True
     notices = desk.revoked(1)
-    seeing = asyncio.create_task(desk.letters.see_through(notices, desk.look, 5))
+    seeing = asyncio.create_task(desk.letters.see_through(notices, desk.look, PATIENCE_S))
     await asyncio.sleep(0)
     desk.confirm(notices[0])  # it came with a lease
     assert [cut.confirmed for cut in await seeing] == [True]

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lab.transcript import PATIENCE_S
 from provider.local_socket import unix_socket
 from tests.provider_parts import Cloud
 
@@ -18,7 +19,7 @@ async def test_the_socket_is_the_owners_alone(provider: Cloud):
 
 async def test_a_bad_wish_is_refused_with_its_reason(provider: Cloud):
     transport = httpx.HTTPTransport(uds=str(provider.place.directory / "admin.sock"))
-    with httpx.Client(transport=transport, base_url="http://provider", timeout=10) as client:
+    with httpx.Client(transport=transport, base_url="http://provider", timeout=PATIENCE_S) as client:
         answer = client.post("/revoke", json={"resource_id": "/x"})
         assert (answer.status_code, answer.json()["error"]) == (400, "bad-request")
         assert client.post("/revoke", json={}).status_code == 400

@@ -15,6 +15,7 @@ import pytest
 from eva.wire import consent_topic, lease_request_topic, lease_topic, receipt_topic, revocation_topic, status_topic
 from lab.certificates import Authority
 from lab.mosquitto import Mosquitto
+from lab.transcript import PATIENCE_S
 
 CONFIG = Path(__file__).parent.parent / "config"
 NODE, OTHER, PROVIDER = "AzS-ERCS01", "AzS-ERCS02", "eva-provider"
@@ -68,7 +69,7 @@ async def heard(reader: aiomqtt.Client, writer: aiomqtt.Client, topics: list[str
         await writer.publish(topic, b"x", qos=1)
     await writer.publish(last, b"last", qos=1)
     found: list[str] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         async for message in reader.messages:
             if message.payload == b"last":
                 return found

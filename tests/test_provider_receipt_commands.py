@@ -12,7 +12,7 @@ import pytest
 from eva.audit import Chains
 from eva.audit import Event as Audited
 from provider.keys import write_public
-from tests.provider_parts import Cloud, Node, Pen, now
+from tests.provider_parts import Cloud, Node, Pen, now, until
 
 
 async def told(provider: Cloud, node: Node, granted: dict[str, Any], *, end: bool) -> None:
@@ -106,11 +106,16 @@ async def test_a_consent_is_shown_with_who_is_connected(provider: Cloud):
 
 
 async def test_a_node_ahead_of_the_store_is_repaired_openly(provider: Cloud):
+    def refused() -> float:
+        return provider.metric('eva_provider_refused_total{reason="ahead"}')
+
+    before = refused()
     async with provider.node() as node:
         node.pen.seq = 7
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await node.ask()
+        until(lambda: refused() == before + 1)
         assert provider.run("nodes", "repair", provider.pen.name).code == 2
         ran = await provider.eva_provider("nodes", "repair", provider.pen.name, "--yes")
         assert (ran.code, "after 7" in ran.out) == (0, True)

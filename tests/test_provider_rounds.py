@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from eva.ending import Ending
+from lab.transcript import PATIENCE_S
 from provider.consent import rounds
 from provider.consent.loss import MOVED, Hearing, Moves
 from provider.consent.rounds import move_for_ever, sweep_for_ever
@@ -41,7 +42,7 @@ async def test_a_store_that_does_not_answer_stops_nothing(monkeypatch: pytest.Mo
     monkeypatch.setattr(rounds, "SWEEP_SECONDS", 0.001)
     turns = Turns()
     running = asyncio.create_task(sweep_for_ever(turns))  # type: ignore[arg-type]  # a part of it is enough
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await turns.over.wait()
     running.cancel()
 
@@ -52,7 +53,7 @@ async def test_a_full_transaction_is_followed_by_the_next_at_once(office: Office
     full = Moves((notice,) * MOVED, (), "a")
     turns = Turns(full, full, Moves((), (), "b"))
     running = asyncio.create_task(move_for_ever(turns))  # type: ignore[arg-type]  # a part of it is enough
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await turns.over.wait()
     running.cancel()
     assert turns.after == ["", "a", "a", "b"]

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lab.postgresql import Postgresql
+from lab.transcript import PATIENCE_S
 from provider.store import engine
 from provider.store.books import Books
 from provider.store.place import Place, PostgresqlServer
@@ -146,7 +147,7 @@ class Busy:
 
     def _hold(self, _: Connection) -> None:
         self._came.set()
-        self._go_on.wait(10)
+        self._go_on.wait(PATIENCE_S)
 
     def _count(self, _: Connection) -> None:
         self.commits += 1
@@ -154,7 +155,7 @@ class Busy:
     async def all(self, *decisions: Callable[[Connection], object]) -> list[object]:
         """What each gave or raised, though all came while another transaction ran."""
         held = asyncio.create_task(self.thread.write(self._hold))
-        await asyncio.to_thread(self._came.wait, 10)
+        await asyncio.to_thread(self._came.wait, PATIENCE_S)
         others = [asyncio.create_task(self.thread.write(one)) for one in decisions]
         await asyncio.sleep(0)  # each has its place now
         event.listen(self.thread.store._engine, "commit", self._count)
@@ -228,7 +229,7 @@ async def test_a_commit_that_fails_fails_for_all(tmp_path: Path):
 async def test_one_who_has_gone_before_his_turn_decides_nothing(place: Place):
     busy = Busy(place)
     held = asyncio.create_task(busy.thread.write(busy._hold))
-    await asyncio.to_thread(busy._came.wait, 10)
+    await asyncio.to_thread(busy._came.wait, PATIENCE_S)
     gone, stays = asyncio.create_task(busy.thread.write(add("a"))), asyncio.create_task(busy.thread.write(add("b")))
     await asyncio.sleep(0)
     gone.cancel()
@@ -376,15 +377,16 @@ def test_a_server_that_is_away_is_waited_for_by_nobody(own_server: Postgresql):
 
 
 def test_who_stops_in_the_middle_of_a_transaction_holds_up_the_others_for_a_while_only(
-    postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch
+    postgresql: Postgresql,
 ):
-    monkeypatch.setitem(engine.SERVER_SETTINGS, "idle_in_transaction_session_timeout", "200")
     place = place_on(postgresql, "stopped", "empty_store")
     store, other = Store(place), Store(place)
 
     def stop_in_the_middle() -> None:
         with store.write() as connection:
             Books(connection).enrol("n", Pen("n").public, 0)
+            # 5 s in earnest (test_provider_engine.py); from here on only, so that nobody's other pauses are counted
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 200"))
             enrol(other, "m")
 
     with pytest.raises(StoreDown):

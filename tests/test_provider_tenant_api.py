@@ -103,7 +103,8 @@ async def test_withdrawn_and_confirmed(cloud: RestCloud, vm: str):
 async def test_withdrawn_and_not_confirmed_says_when_at_latest(cloud: RestCloud, vm: str):
     async with cloud.serving(confirms=False):
         await cloud.ask("POST", f"{vm}/enableVmAccess")
-        answer = await cloud.ask("POST", f"{vm}/disableVmAccess")
+        with cloud.hurried():
+            answer = await cloud.ask("POST", f"{vm}/disableVmAccess")
     (cut,) = answer.json()["cuts"]
     assert (answer.status_code, cut["notConfirmed"], "confirmedAt" in cut, cut["atLatest"][-1]) == (200, True, False, "Z")
 
@@ -157,7 +158,8 @@ async def test_a_node_without_the_machine(cloud: RestCloud, vm: str):
 
 async def test_a_silent_node(cloud: RestCloud, vm: str):
     async with cloud.serving(accepts=None):
-        answer = await cloud.ask("POST", f"{vm}/enableVmAccess")
+        with cloud.hurried():
+            answer = await cloud.ask("POST", f"{vm}/enableVmAccess")
     assert error(answer) == (504, "NodeSilent")
 
 

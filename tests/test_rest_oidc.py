@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from tests.oidc_parts import ELSEWHERE, PAUSE, PERSON, PROGRAM, OidcCloud, oidc_cloud, private_jwk
 from tests.provider_parts import SUBSCRIPTION
 from tests.rest_parts import OTHER_SUBSCRIPTION, error, vm_path
@@ -38,7 +39,7 @@ async def ask(cloud: OidcCloud, token: str, path: str = f"{vm_path('vm1')}/vmAcc
 
 async def believed(cloud: OidcCloud, token: str) -> None:
     """Returns once the token is taken, which it need not be before the pause between two fetches is over."""
-    async with asyncio.timeout(4 * PAUSE):
+    async with asyncio.timeout(PATIENCE_S):
         while (await ask(cloud, token)).status_code != 200:
             await asyncio.sleep(0.1)
 
@@ -153,7 +154,7 @@ async def test_while_the_server_is_down_what_is_known_counts_on(cloud: OidcCloud
     unknown = await rotated(cloud, 3, 0)
     cloud.openid.stop()
     mark = len(cloud.log)
-    async with asyncio.timeout(4 * PAUSE):
+    async with asyncio.timeout(PATIENCE_S):
         while "could not be read" not in cloud.log[mark:]:
             assert error(await ask(cloud, unknown)) == (401, "InvalidAuthenticationToken")
             await asyncio.sleep(0.1)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from eva.consent import Consent
 from eva.token import Typ, verify
 from eva.watch import Watch
 from lab.certificates import Authority
-from tests.provider_parts import SUBSCRIPTION, Node, jti
+from provider.store.books import Books
+from provider.store.key_sets import KeySets
+from provider.store.store import Store
+from tests.provider_parts import SUBSCRIPTION, Node, jti, now
 from tests.rest_parts import NEIGHBOUR, OWNER, READER, RestCloud, error, rest_cloud, vm_path
 from tests.tenant_page import ORIGIN, SOCKET, WatchCloud, watch_cloud
 
@@ -39,6 +41,11 @@ async def enable(cloud: RestCloud, vm: str, who: str = OWNER, **wish: Any) -> di
     answer = await cloud.ask("POST", f"{vm}/enableVmAccess", who, json=wish)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
+
+
+def about(node: Node, vm: str) -> list[Consent]:
+    """What the node was offered for it: another test's consents may move here once their node has been silent for long."""
+    return [one for one in node.consents if str(one.resource_id) == vm]
 
 
 # the link
@@ -99,7 +106,7 @@ async def test_each_giver_for_what_he_gave(cloud: WatchCloud, vm: str):
         await enable(cloud, vm, OWNER, renew=True)
         assert error(await cloud.ask("POST", f"{vm}/watchVmAccess", COLLEAGUE)) == (403, "AuthorizationFailed")
         assert (await cloud.ask("POST", f"{vm}/watchVmAccess", OWNER)).status_code == 200
-        assert len(node.consents) == 2
+        assert len(about(node, vm)) == 2
 
 
 async def test_no_token_without_a_consent(cloud: WatchCloud, vm: str):
@@ -130,7 +137,7 @@ async def test_the_wish_reaches_the_node(cloud: WatchCloud, vm: str):
     async with cloud.watched() as node:
         enabled = await enable(cloud, vm, ONLYWHILEWATCHED=True)
         shown = (await cloud.ask("GET", f"{vm}/vmAccess")).json()
-    assert node.consents[0].watched
+    assert [one.watched for one in about(node, vm)] == [True]
     assert (enabled["onlyWhileWatched"], shown["onlyWhileWatched"], shown["consent"]["onlyWhileWatched"]) == (True, True, True)
 
 
@@ -139,7 +146,7 @@ async def test_what_is_left_out_stays(cloud: WatchCloud, vm: str):
         await enable(cloud, vm, onlyWhileWatched=True)
         assert (await enable(cloud, vm))["outcome"] == "repeated"
         assert (await enable(cloud, vm, renew=True, onlyWhileWatched=None))["onlyWhileWatched"]
-        assert [one.watched for one in node.consents] == [True, True]
+        assert [one.watched for one in about(node, vm)] == [True, True]
 
 
 async def test_another_wish_needs_a_renewal(cloud: WatchCloud, vm: str):
@@ -151,7 +158,7 @@ async def test_another_wish_needs_a_renewal(cloud: WatchCloud, vm: str):
         answer = await cloud.ask("POST", f"{vm}/enableVmAccess", json={"onlyWhileWatched": False})
         assert error(answer) == (409, "Conflict")
         assert "only while its giver watches" in answer.text
-        assert [one.watched for one in node.consents] == [False, True]
+        assert [one.watched for one in about(node, vm)] == [False, True]
 
 
 @pytest.mark.parametrize("wish", ["yes", 1, [], {}])
@@ -160,24 +167,28 @@ async def test_what_is_no_wish(cloud: WatchCloud, vm: str, wish: Any):
     assert (error(answer), answer.json()["error"]["target"]) == ((400, "InvalidParameter"), "onlyWhileWatched")
 
 
-async def alone(cloud: RestCloud, *nodes: Node) -> None:
-    """Until no other test's node counts as alive."""
-    while {row["name"] for row in json.loads(cloud.run("nodes", "list", "--json").out) if row["alive"]} != {
-        node.pen.name for node in nodes
-    }:
-        for node in nodes:
-            await node.ask()
-        await asyncio.sleep(0.2)
+def alone(cloud: RestCloud, *nodes: Node) -> None:
+    """No other test's node counts as alive, or has a consent that might move to these."""
+    mine = {node.pen.name for node in nodes}
+    store = Store(cloud.place.store)
+    with store.write() as connection:
+        for one in Books(connection).nodes():
+            if one.name not in mine:
+                Books(connection).update_node(one.name, asked_ms=0)
+        newest = KeySets(connection).newest()
+        assert newest is not None
+        KeySets(connection).end_under(newest.signing_kid, now() * 1000)
+    store.close()
 
 
 async def test_nobody_locks_himself_out(cloud: WatchCloud, vm: str):
     """The node would take it, and nothing would ever open."""
     async with cloud.watched(watch=None) as node:
-        await alone(cloud, node)
+        alone(cloud, node)
         answer = await cloud.ask("POST", f"{vm}/enableVmAccess", json={"onlyWhileWatched": True})
         assert error(answer) == (409, "WatchingNotPossible")
         assert cloud.pen.name in answer.text
-        assert (await node.has_revocation(1)).consent == node.consents[0].jti
+        assert (await node.has_revocation(1)).consent == about(node, vm)[0].jti
         shown = (await cloud.ask("GET", f"{vm}/vmAccess")).json()
         assert shown["state"] == "none"
         assert not (await enable(cloud, vm))["onlyWhileWatched"]
@@ -189,16 +200,16 @@ async def test_nor_by_a_renewal(cloud: WatchCloud, vm: str):
         answer = await cloud.ask("POST", f"{vm}/enableVmAccess", json={"onlyWhileWatched": True, "renew": True})
         assert error(answer) == (409, "WatchingNotPossible")
         assert (await enable(cloud, vm))["consentId"] == first["consentId"]
-        assert (len(node.consents), node.revocations) == (1, [])
+        assert (len(about(node, vm)), node.revocations) == (1, [])
 
 
 async def test_it_goes_to_the_node_where_one_can(cloud: WatchCloud, vm: str):
     """Of two with nothing to do the first by name is asked first, and cannot."""
     async with cloud.watched(watch=None) as blind, cloud.watched() as seeing:
-        await alone(cloud, blind, seeing)
+        alone(cloud, blind, seeing)
         enabled = await enable(cloud, vm, onlyWhileWatched=True)
         assert enabled["ERCSName"] == seeing.pen.name
-        assert (await blind.has_revocation(1)).consent == blind.consents[0].jti
+        assert (await blind.has_revocation(1)).consent == about(blind, vm)[0].jti
 
 
 # without a page
@@ -224,4 +235,4 @@ async def test_without_a_page_nobody_binds_himself_to_it(plain: RestCloud, vm: s
     async with plain.serving(watch=ORIGIN) as node:
         answer = await plain.ask("POST", f"{vm}/enableVmAccess", json={"onlyWhileWatched": True})
         assert (error(answer), answer.json()["error"]["target"]) == ((409, "WatchingNotPossible"), "onlyWhileWatched")
-        assert node.consents == []
+        assert about(node, vm) == []

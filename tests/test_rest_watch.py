@@ -15,6 +15,7 @@ import pytest
 from eva.token import Typ, verify
 from eva.watch import Watch
 from lab.certificates import Authority
+from lab.transcript import PATIENCE_S
 from provider.keys import read_private
 from provider.rest.caller import Caller
 from provider.watch.seal import Purpose, seal
@@ -502,7 +503,7 @@ def unfinished(cloud: WatchCloud, path: str) -> int:
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\norigin: {cloud.tenant_url}\r\ncontent-type: application/json\r\n"
     address = httpx.URL(cloud.tenant_url)
     with (
-        socket.create_connection(("127.0.0.1", address.port or 443), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", address.port or 443), timeout=PATIENCE_S) as plain,
         cloud.trust().wrap_socket(plain, server_hostname=address.host) as peer,
     ):
         peer.sendall(f"{head}content-length: 2\r\n\r\n".encode())
@@ -598,8 +599,8 @@ def test_no_secret_in_the_log(cloud: WatchCloud, browser: Browser, cid: str):
         CLIENT_SECRET,
         token.rpartition(".")[2],
     ]
+    cloud.daemon.transcript.wait_for(f"POST /watch/{cid}/token 200 ")
     log = cloud.log
-    assert cid in log
     assert [one for one in secrets if one in log] == []
     assert "Traceback" not in log
 

@@ -20,7 +20,7 @@ from lab.libvirt_host import Guest, LibvirtHost
 from lab.ports import free_port
 from tests.other_site import OtherSite
 from tests.screen_parts import shows_screen
-from tests.system_parts import consented
+from tests.system_parts import consented, until
 
 WSCAT = CACHE / "stock/node_modules/.bin/wscat"
 PAGE = (ROOT / "tests/stock/screen.html").read_text()
@@ -169,4 +169,4 @@ async def test_a_page_of_an_origin_that_the_node_was_not_told_of_shows_nothing(c
         await page.locator("#place").press("Enter")
         await page.wait_for_function("document.title === 'disconnect'")
         assert await page.locator("canvas").count() == 0
-        assert any("403" in line for line in browser.said)
+        await until(lambda: any("403" in line for line in browser.said), "403 on the page's console")

@@ -10,14 +10,21 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from eva.audit import Event as Audited
+from eva.control import Refused
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.rfb_bytes import request
-from tests.system_operator import NODE, Console, doing, pressed, shown, signed_in, type_on_screen, typing
+from tests.system_operator import NODE, PATIENCE, Console, doing, pressed, run_on_screen, shown, signed_in, typing
 from tests.system_parts import (
+    PROMISE,
     SLACK,
+    STALE,
     Grant,
+    assert_silence_after,
+    audit_of,
     calm,
+    consented,
     count_in,
     end_of,
     granted,
@@ -30,25 +37,18 @@ from tests.system_parts import (
     workers,
 )
 
-PROMISE = 1.0  # seconds
-STALE = 256  # bytes
-
 
 @pytest.fixture
 async def grant(cloud: Cloud, vm: Guest) -> AsyncIterator[Grant]:
     """Give a consent for the guest; none stands afterwards."""
     await well(cloud)
-    yield await granted(cloud, vm)
+    yield await consented(cloud, vm)
     with contextlib.suppress(AssertionError):  # none was left
         await tell_provider(cloud, "/revoke", {"resource_id": vm.resource_id})
 
 
-async def assert_silence_after(guest: Guest, asked: float, byte: bytes, after: int) -> None:
-    """Hold that the guest gets no more of this byte once a second has gone since the end was asked for."""
-    await asyncio.sleep(max(0.0, asked + PROMISE - time.monotonic()))
-    count = count_in(guest, byte, after)
-    await asyncio.sleep(1.5)
-    assert count_in(guest, byte, after) == count
+async def worker_ends(before: set[int], asked: float) -> None:
+    await until(lambda: all(map(is_gone, before)), "the end of the worker", asked + PROMISE + SLACK - time.monotonic())
 
 
 async def test_an_operator_who_types_all_the_time_is_cut(cloud: Cloud, vm: Guest, grant: Grant) -> None:
@@ -66,8 +66,8 @@ async def test_an_operator_who_types_all_the_time_is_cut(cloud: Cloud, vm: Guest
             assert await console.ended() == 4002
             assert console.ended_at is not None
             assert console.ended_at - cut.asked < PROMISE + SLACK
-            await until(lambda: all(map(is_gone, before)), "the end of the worker", PROMISE)
-            await assert_silence_after(vm, cut.asked, b"Q", after)
+            await worker_ends(before, cut.asked)
+            await assert_silence_after(cloud.nodes[NODE], console, vm, cut.asked, after)
         end = await end_of(cloud.nodes[NODE], console.opened)
         assert end["reason"] == "consent-revoked"
         assert end["to_guest"] >= 40
@@ -90,10 +90,10 @@ async def test_an_operator_who_reads_nothing_is_cut(cloud: Cloud, vm: Guest, gra
         assert cut.cut_us is not None
         assert cut.cut_us < PROMISE * 1e6
         assert len(before) == 1
-        await until(lambda: all(map(is_gone, before)), "the end of the worker", cut.asked + PROMISE + SLACK - time.monotonic())
+        await worker_ends(before, cut.asked)
         # his websocket is not waited for: the transport is aborted, though he never answered the close
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(read_to_the_end(console), 20)
+            await asyncio.wait_for(read_to_the_end(console), PATIENCE)
         assert (await end_of(cloud.nodes[NODE], console.opened))["reason"] == "consent-revoked"
 
 
@@ -150,8 +150,9 @@ async def test_a_hung_libvirtd_and_a_hung_worker_do_not_delay_it(cloud: Cloud, v
                 assert cut.cut_us is not None
                 assert cut.cut_us < PROMISE * 1e6
                 assert await console.ended() == 4002
-                assert time.monotonic() - cut.asked < PROMISE + SLACK
-                await until(lambda: all(map(is_gone, before)), "the end of the worker", PROMISE)
+                assert console.ended_at is not None
+                assert console.ended_at - cut.asked < PROMISE + SLACK
+                await worker_ends(before, cut.asked)
                 frozen = count_in(vm, b"Q", after)
             finally:
                 vm.host.thaw()
@@ -180,17 +181,19 @@ async def test_graphics_is_cut_under_load_both_ways(cloud: Cloud, vm: Guest, gra
         console = await alice.console(vm.resource_id, "graphics")
         await shown(console)
         after = vm.serial.size()
-        await type_on_screen(console, "cat >/dev/ttyS0\n")
+        await run_on_screen(console, "echo up >/dev/ttyS0; cat >/dev/ttyS0", lambda: b"up\r\n" in vm.serial.content(after))
         async with doing(typing(console, pressed("Q\n"), 0.1)), doing(typing(console, request(), 0.3)):
             await until(lambda: count_in(vm, b"Q", after) > 3, "what is typed on the screen, in the guest")
             cut = await revoked(cloud, grant)
             assert cut.cut_us is not None
             assert cut.cut_us < PROMISE * 1e6
-            assert await console.ended() == 4002
+            # a client that got no processor in its grace has megabytes of pixels to read before the close frame
+            assert await console.ended() in (4002, 1006)
             assert console.ended_at is not None
             assert console.ended_at - cut.asked < PROMISE + SLACK
-            await assert_silence_after(vm, cut.asked, b"Q", after)
+            await assert_silence_after(cloud.nodes[NODE], console, vm, cut.asked, after, each=len(pressed("Q\n")))
         end = await end_of(cloud.nodes[NODE], console.opened)
+        assert end["reason"] == "consent-revoked"
         assert end["stale_at_most"] <= STALE
     vm.reset()
     await asyncio.to_thread(vm.wait_ready, after=after)
@@ -209,22 +212,37 @@ async def test_an_operators_delete_cuts_and_the_provider_confirms_it(cloud: Clou
             assert await console.ended() == 4002
             assert console.ended_at is not None
             assert console.ended_at < asked + SLACK
-            await assert_silence_after(vm, asked, b"Q", after)
+            await assert_silence_after(cloud.nodes[NODE], console, vm, asked, after)
     # it is final for the provider as well: the node's receipt made it sign a revocation of its own
     assert (await revoked(cloud, grant)).confirmed
 
 
 async def test_a_short_consent_ends_at_its_second(cloud: Cloud, vm: Guest, grant: Grant) -> None:
-    await revoked(cloud, grant)
-    short = await granted(cloud, vm, seconds=4)
+    node = cloud.nodes[NODE]
     async with signed_in(cloud) as alice:
-        console = await alice.console(vm.resource_id)
-        await listening(console)
-        after = vm.serial.size()
-        async with doing(typing(console, b"Q\n")):
-            assert await console.ended() == 4001
-            late = time.time() - short.expires_at
-            assert -0.1 < late < PROMISE + SLACK
-            await assert_silence_after(vm, time.monotonic() - late, b"Q", after)
-        assert count_in(vm, b"Q", after) > 5
-        assert (await end_of(cloud.nodes[NODE], console.opened))["reason"] == "consent-expired"
+        seconds, short, in_time = 4, grant, False
+        while not in_time:
+            with contextlib.suppress(AssertionError, IndexError):  # it has run out
+                await revoked(cloud, short)
+            short = await granted(cloud, vm, seconds=seconds)
+            seconds *= 2  # where it ran out before there was anything to end
+            with contextlib.suppress(Refused, AssertionError, ConnectionClosed):
+                console = await alice.console(vm.resource_id)
+                await listening(console)
+                after = vm.serial.size()
+                async with doing(typing(console, b"Q\n")):
+                    await until(lambda after=after: count_in(vm, b"Q", after) > 5, "what is typed in the guest", 2.0)
+                    in_time = console.code is None
+                    code = await console.ended()
+        assert code == 4001
+        end = await end_of(node, console.opened)
+        assert end["reason"] == "consent-expired"
+        (at_ms,) = [
+            one.at_ms
+            for one in audit_of(node).records
+            if one.event is Audited.SESSION_END and one.facts["session"] == console.opened.session
+        ]
+        late = at_ms / 1000 - short.expires_at
+        assert -0.1 < late < PROMISE + SLACK
+        assert console.ended_at is not None
+        await assert_silence_after(node, console, vm, console.ended_at, after)

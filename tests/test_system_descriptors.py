@@ -9,11 +9,21 @@ from pathlib import Path
 import pytest
 
 from eva.consent import Kind
-from eva.control import Refusal, Refused
+from eva.control import Method, Refusal, Refused
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
-from tests.system_operator import NODE, signed_in
-from tests.system_parts import consented, until, well
+from tests.system_operator import NODE, Operator, signed_in
+from tests.system_parts import consented, descriptors, until, well
+
+
+async def at_rest(pid: int, alice: Operator) -> None:
+    """Return when the node has closed what a connection left: its descriptors stay as they are over what it is asked."""
+    known, same = descriptors(pid), 0
+    while same < 3:
+        await alice.ask(Method.CONSENTS_LIST)
+        now = descriptors(pid)
+        same = same + 1 if now == known else 0
+        known = now
 
 
 @contextlib.contextmanager
@@ -38,6 +48,8 @@ async def test_what_is_open_goes_on_what_would_open_is_refused_and_the_node_live
         cloud.cmdlet("Grant-RdpAccessToErcsVM")
         async with signed_in(cloud) as alice:
             console = await alice.console(one.resource_id)
+            await asyncio.to_thread(mortal.wait_ready)
+            await at_rest(pid, alice)
             with no_descriptor_left(pid):
                 for kind in Kind:
                     with pytest.raises(Refused) as refused:

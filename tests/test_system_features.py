@@ -10,9 +10,18 @@ from eva.control import Refusal
 from lab.cloud import SUBSCRIPTION, Cloud
 from lab.libvirt_host import Guest
 from tests.system_operator import NODE, doing, signed_in, typing, until_refused
-from tests.system_parts import SLACK, consented, count_in, end_of, listening, tell_provider, until, well
-
-PROMISE = 1.0  # seconds
+from tests.system_parts import (
+    PROMISE,
+    SLACK,
+    assert_silence_after,
+    consented,
+    count_in,
+    end_of,
+    listening,
+    tell_provider,
+    until,
+    well,
+)
 
 
 @pytest.fixture
@@ -41,15 +50,13 @@ async def test_a_live_session_is_cut_within_a_second(enabled: Cloud, vm: Guest, 
             await until(lambda: count_in(vm, b"Q", after) > 20, "what is typed in the guest")
             asked = time.monotonic()
             cuts = (await tell_provider(enabled, path, body))["cuts"]
-            assert [cut["confirmed_at_ms"] is not None for cut in cuts if cut["sessions"]] == [True]
+            assert any(cut["sessions"] for cut in cuts)
+            assert all(cut["confirmed_at_ms"] is not None for cut in cuts if cut["sessions"])
             assert all(cut["cut_us"] < PROMISE * 1e6 for cut in cuts if cut["sessions"])
             assert await console.ended() == 4003
             assert console.ended_at is not None
             assert console.ended_at - asked < PROMISE + SLACK
-            await asyncio.sleep(max(0.0, asked + PROMISE - time.monotonic()))
-            count = count_in(vm, b"Q", after)
-            await asyncio.sleep(1.0)
-            assert count_in(vm, b"Q", after) == count
+            await assert_silence_after(enabled.nodes[NODE], console, vm, asked, after)
         assert (await end_of(enabled.nodes[NODE], console.opened))["reason"] == "feature-disabled"
         await until_refused(alice, grant.resource_id, Refusal.NO_CONSENT)
     with pytest.raises(AssertionError, match="not enabled for subscription"):

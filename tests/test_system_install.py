@@ -6,12 +6,14 @@ Each indented line of its sections is run by a shell, in order. What is done oth
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from lab.certificates import Authority, KeyPair
 from lab.cloud import PASSWORD
 from lab.libvirt_host import Guest, LibvirtHost
 from lab.process import Program
+from lab.transcript import LOOK_S, PATIENCE_S
 from tests.booted_systemd import ROOT, BootedSystemd, why_not
 from tests.conftest import SUBSCRIPTION, resource_id_of
 from tests.test_systemd import BORROWED_UID
@@ -193,14 +196,14 @@ class Machine:
     def await_well(self) -> None:
         """Return when the node has a lease and its host."""
         ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9464/healthz').read().decode())"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while "ok" not in (said := self.shell(f'python3 -c "{ask}"', fails=True)).splitlines():
             assert time.monotonic() < deadline, (said, self.log())
             time.sleep(0.1)  # nothing tells of it but /healthz
 
     def await_word(self, word: str, said: Callable[[], str]) -> None:
         """Return once it is said: the node asks every two seconds."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while word not in (text := said()):
             assert time.monotonic() < deadline, text
             time.sleep(0.2)  # what a command prints cannot be awaited
@@ -235,26 +238,20 @@ class Machine:
 
     def let_in(self) -> None:
         """The operator puts the workstation on the safelist."""
-        let_in = subprocess.run(self.operator("Grant-RdpAccessToErcsVM"), capture_output=True, text=True, timeout=60, check=False)
+        let_in = subprocess.run(
+            self.operator("Grant-RdpAccessToErcsVM"), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         assert let_in.returncode == 0, (let_in, self.log())
 
     def answers(self) -> bool:
         """Whether an operator gets to the guest's shell by the commands that the manual has put on the PATH."""
         self.let_in()
-        asked = subprocess.run(
-            self.operator(f"ConnectTo-TenantVm -ResourceID {resource_id_of('vm1')}"),
-            input=b"echo answer-$((40+2))\n",
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert asked.returncode in (0, REFUSED), asked.stderr
-        assert (b"answer-42" in asked.stdout) is (asked.returncode == 0), asked
-        return asked.returncode == 0
+        with tempfile.TemporaryDirectory() as home, Session(self, Path(home, "operator.log")) as session:
+            return session.answers()
 
 
 class Session:
-    """An operator at the guest's shell, until the block ends."""
+    """An operator who asks the guest's shell something, and is there until the block ends."""
 
     def __init__(self, machine: Machine, log: Path) -> None:
         self._machine = machine
@@ -265,15 +262,26 @@ class Session:
         )
         self.program.start()
         os.close(reader)
-        os.write(self._writer, b"echo answer-$((40+2))\n")
-        self.program.transcript.wait_for("answer-42")
+        with contextlib.suppress(BrokenPipeError):  # refused already
+            os.write(self._writer, b"echo answer-$((40+2))\n")
+
+    def answers(self) -> bool:
+        """Whether the shell does, or the operator is refused."""
+        deadline = time.monotonic() + PATIENCE_S
+        while "answer-42" not in self.program.transcript.text():
+            if not self.program.running:
+                assert self.program.returncode == REFUSED, self.program.transcript.text()
+                return False
+            assert time.monotonic() < deadline, self.program.transcript.text()
+            time.sleep(LOOK_S)  # a file cannot be awaited
+        return True
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._writer)
-        self.program.close()
+        self.program.stop(PATIENCE_S)  # one that was killed would not have left
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +374,7 @@ def test_an_upgrade_ends_sessions_and_keeps_consents_and_so_does_the_way_back(we
     well.grant()
     old, new = (f"/opt/eva-{well.words[word]}/bin" for word in ("VERSION", "NEW"))
     with Session(well, tmp_path / "operator.log") as session:
+        assert session.answers()
         well.play("## Upgrade")
         session.program.transcript.wait_for("node-stopping")
     assert environment_of(well, "eva-broker") == new
@@ -394,7 +403,8 @@ def test_a_node_that_lost_its_state_is_a_new_one(well: Machine) -> None:
 def test_an_old_state_brought_back_revives_no_revoked_consent_and_no_session(well: Machine, tmp_path: Path) -> None:
     """It should not be done, and this is what holds when it is: the provider was told of more, and refuses the node."""
     consent = well.grant()
-    with Session(well, tmp_path / "operator.log"):
+    with Session(well, tmp_path / "operator.log") as session:
+        assert session.answers()
         well.shell("rm -rf /root/old && cp -a /var/lib/eva-broker /root/old")  # as a snapshot of the disk has it
         well.revoke(consent)
     well.await_told()

@@ -12,8 +12,8 @@ import pytest
 from eva.control import Method, Refusal, Refused
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
-from tests.system_operator import Console, Operator, signed_in, until_refused
-from tests.system_parts import LOOK, consented, is_gone, well
+from tests.system_operator import LOOK, PATIENCE, Console, Operator, signed_in, until_refused
+from tests.system_parts import consented, is_gone, well
 
 FIRST, SECOND = "AzS-ERCS01", "AzS-ERCS02"
 PROMISE = 60.0  # seconds from the loss to the next open console
@@ -83,7 +83,7 @@ async def lose_the_first(cloud: Cloud, vm: Guest) -> None:
     await well(cloud, FIRST)
     async with signed_in(cloud, node=FIRST) as alice:
         await until_refused(alice, grant.resource_id)
-    await opened_at(cloud, SECOND, grant.resource_id, 20)
+    await opened_at(cloud, SECOND, grant.resource_id, PATIENCE)
 
 
 async def test_a_killed_nodes_consent_is_served_by_the_other(libvirt_host: LibvirtHost, vm: Guest) -> None:
@@ -109,6 +109,6 @@ async def test_a_provider_that_was_away_takes_nothing_from_nodes_that_are_well(l
         await asyncio.sleep(24)  # longer than it takes for a node to count as lost
         cloud.provider.start()
         await well(cloud, FIRST)
-        await opened_at(cloud, FIRST, grant.resource_id, 20)
+        await opened_at(cloud, FIRST, grant.resource_id, PATIENCE)
         (row,) = await asyncio.to_thread(tokens, cloud, grant.consent)
         assert (row["node"], row["state"]) == (FIRST, "granted")

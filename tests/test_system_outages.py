@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import select
 
 from eva.audit import Event as Audited
 from eva.control import Opened, Refusal, Refused
@@ -14,9 +15,11 @@ from eva.wire import Envelope, consent_topic
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest, LibvirtHost
 from provider.store.books import Books
+from provider.store.schema import revocations
 from provider.store.store import Store
-from tests.system_operator import NODE, Console, signed_in, until_refused
+from tests.system_operator import LOOK, NODE, PATIENCE, Console, signed_in, until_refused
 from tests.system_parts import (
+    SLACK,
     Grant,
     audit_of,
     consented,
@@ -37,7 +40,8 @@ from tests.system_parts import (
 @pytest.fixture(scope="module")
 def own_cloud(libvirt_host: LibvirtHost) -> Iterator[Cloud]:
     """Give a cloud in which everything may be killed; each test leaves it running."""
-    with Cloud({"host1": libvirt_host.uri}) as cloud:
+    # what is away for longer than a lease is not these tests' matter, and a busy machine takes its time to start it again
+    with Cloud({"host1": libvirt_host.uri}, limits={"lease_cut_seconds": 60}) as cloud:
         yield cloud
 
 
@@ -59,7 +63,7 @@ async def assert_refused(cloud: Cloud, vm: Guest) -> None:
 
 async def test_a_revocation_that_mqtt_loses_comes_with_the_lease(own_cloud: Cloud, vm: Guest) -> None:
     await well(own_cloud)
-    grant = await granted(own_cloud, vm)
+    grant = await consented(own_cloud, vm)
     node = own_cloud.nodes[NODE]
     async with signed_in(own_cloud) as alice:
         console = await alice.console(vm.resource_id)
@@ -71,20 +75,29 @@ async def test_a_revocation_that_mqtt_loses_comes_with_the_lease(own_cloud: Clou
             store.unlink()
         own_cloud.mosquitto.start()
         await provider_has_mqtt(own_cloud)
-        asked = time.monotonic()
-        withdrawing = asyncio.create_task(revoked(own_cloud, grant))
+        count = revocation_count(own_cloud)
+        withdrawing = asyncio.create_task(revoked(own_cloud, grant, confirmed=False))
         try:
-            await until(lambda: revocation_count(own_cloud) >= 1, "the revocation in the provider's store")
+            await until(lambda: revocation_count(own_cloud) > count, "the revocation in the provider's store")
             await asyncio.sleep(0.2)  # for its PUBACK, of which nothing tells outside the provider
             own_cloud.mosquitto.kill()
         finally:
+            woken = time.monotonic()
             node.program.signal(signal.SIGCONT)
         assert await console.ended() == 4002
         assert console.ended_at is not None
-        assert console.ended_at - asked < 8.0  # an ask every 2 s, a second of it for MQTT
-        assert (await withdrawing).confirmed
+        assert console.ended_at - woken < 2.0 + 1.0 + 1.5 + SLACK  # an ask every 2 s, then a second for MQTT, and HTTPS
+        # its receipt comes with the ask after that, which the caller may have given up to wait for
+        await withdrawing
+        await until(lambda: is_confirmed(own_cloud, grant), "the node's receipt in the provider's store")
     own_cloud.mosquitto.start()
     await provider_has_mqtt(own_cloud)
+
+
+def is_confirmed(cloud: Cloud, grant: Grant) -> bool:
+    with Store(cloud.directory / "provider/provider.db").read() as connection:
+        rows = connection.execute(select(revocations.c.confirmed_ms).where(revocations.c.consent == grant.consent))
+        return [row.confirmed_ms is not None for row in rows] == [True]
 
 
 def revocation_count(cloud: Cloud) -> int:
@@ -94,15 +107,11 @@ def revocation_count(cloud: Cloud) -> int:
 
 async def test_a_provider_that_is_killed_and_started_again_ends_nothing(own_cloud: Cloud, vm: Guest) -> None:
     await well(own_cloud)
-    grant = await granted(own_cloud, vm)
+    grant = await consented(own_cloud, vm)
     async with signed_in(own_cloud) as alice:
         console = await alice.console(vm.resource_id)
         own_cloud.provider.kill()
-        assert own_cloud.provider.notify is not None
-        own_cloud.provider.notify.take()
-        own_cloud.provider.notify.heard.clear()
-        own_cloud.provider.start()
-        await own_cloud.provider.notified()
+        await own_cloud.providers[0].started()
         assert await console.ask("echo $((40+2))") == b"42\n"
         await provider_has_mqtt(own_cloud)
         cut = await revoked(own_cloud, grant)
@@ -112,15 +121,15 @@ async def test_a_provider_that_is_killed_and_started_again_ends_nothing(own_clou
 
 async def test_a_node_that_stops_in_order_ends_and_records_each_session(own_cloud: Cloud, vm: Guest) -> None:
     await well(own_cloud)
-    grant = await granted(own_cloud, vm)
+    grant = await consented(own_cloud, vm)
     node = own_cloud.nodes[NODE]
     async with signed_in(own_cloud) as alice:
         serial = await alice.console(vm.resource_id)
         screen = await alice.console(vm.resource_id, "graphics")
         before = family(node.program.pid)
-        assert await node.program.stopped() == 0
+        assert await node.program.stopped(PATIENCE) == 0
         assert (await serial.ended(), await screen.ended()) == (4008, 4008)
-        assert all(map(is_gone, before))
+        await until(lambda: all(map(is_gone, before)), "the end of every process of the node")
         for console in (serial, screen):
             assert ends(node)[console.opened.session]["reason"] == "node-stopping"
     assert audit_of(node).records[-1].event is Audited.NODE_STOP
@@ -135,21 +144,30 @@ async def test_a_node_that_stops_in_order_ends_and_records_each_session(own_clou
     await revoked(own_cloud, grant)
 
 
+async def replayed(cloud: Cloud, topic: str, letter: bytes) -> None:
+    """Return when the node has counted it as refused."""
+    before = await measured(cloud, "eva_consents_refused_total")
+    await publish_as_provider(cloud, topic, letter)
+    deadline = time.monotonic() + PATIENCE
+    while await measured(cloud, "eva_consents_refused_total") == before:
+        assert time.monotonic() < deadline, "the node has not refused it"
+        await asyncio.sleep(LOOK)
+
+
 async def test_revoked_stays_revoked_through_restart_and_replay(own_cloud: Cloud, vm: Guest) -> None:
     await well(own_cloud)
     node = own_cloud.nodes[NODE]
-    grant = await granted(own_cloud, vm)
+    grant = await consented(own_cloud, vm)
     letter = Envelope(token_of(own_cloud, grant)).encode()
     topic = consent_topic(NODE)
     await revoked(own_cloud, grant)
-    await publish_as_provider(own_cloud, topic, letter)
+    await replayed(own_cloud, topic, letter)
     await assert_refused(own_cloud, vm)
     node.program.kill()
     node.start()
     await assert_refused(own_cloud, vm)
-    await publish_as_provider(own_cloud, topic, letter)
+    await replayed(own_cloud, topic, letter)
     await assert_refused(own_cloud, vm)
-    assert await measured(own_cloud, "eva_consents_refused_total") >= 1
     assert "stands" not in own_cloud.node_command(NODE, "consents")
 
 
@@ -171,7 +189,7 @@ async def killed_somewhere(cloud: Cloud, vm: Guest, rounds: int, seed: int) -> N
         node.program.kill()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        await until(lambda old=before: all(map(is_gone, old)), "the end of every process of the node", 5.0)
+        await until(lambda old=before: all(map(is_gone, old)), "the end of every process of the node")
         node.start()
         await well(cloud)
         records = audit_of(node).records
@@ -187,7 +205,7 @@ async def killed_somewhere(cloud: Cloud, vm: Guest, rounds: int, seed: int) -> N
         for grant in acknowledged:
             assert stood[grant.consent] or grant in asked_back, f"round {number}: a consent is lost"
         # nobody holds the console any more, and all of the way works
-        grant = await granted(cloud, vm)
+        grant = await consented(cloud, vm)
         async with signed_in(cloud) as alice:
             console = await alice.console(vm.resource_id)
             await console.type(b"\x03\x15\n")

@@ -15,7 +15,7 @@ from eva.control import Method, Refusal, Refused
 from lab.certificates import Authority, KeyPair
 from lab.cloud import PASSWORD, Cloud, Ercs
 from lab.libvirt_host import Guest, LibvirtHost
-from tests.system_operator import NODE, Operator, signed_in, trusting
+from tests.system_operator import NODE, PATIENCE, Operator, signed_in, trusting
 from tests.system_parts import consented, end_of, ends, tell_provider, well
 
 HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
@@ -66,7 +66,7 @@ async def reload(node: Ercs, says: str = "users re-read") -> str:
     node.program.signal(signal.SIGHUP)
     await transcript.seen(says, after=before)
     # the whole reload is one step of the loop: who is answered after it sees all of it, and its log
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await presented(node)
     return transcript.text(before)
 
@@ -91,7 +91,7 @@ async def assert_refused(cloud: Cloud, account: str) -> None:
 
 async def is_over(operator: Operator) -> None:
     """Returns when the node has ended his control connection."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not operator.over:
             await asyncio.sleep(0.02)  # its reader's end is no event
 

@@ -17,7 +17,7 @@ from eva.members import Json
 from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.system_operator import NODE, Console, Operator, signed_in
-from tests.system_parts import Wire, audit_of, calm, end_of, granted, revoked, tell_provider, until, well
+from tests.system_parts import Wire, audit_of, calm, consented, end_of, revoked, tell_provider, until, well
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ class Stubborn:
     """An operator's client that comes back after each drop, by the protocol's own counts of bytes."""
 
     def __init__(self, cloud: Cloud, port: int, vm: Guest) -> None:
-        self.data = bytearray()  # all that was shown, from the first attachment's offset on
+        self.data = bytearray()  # all that earlier connections showed, from the first attachment's offset on
+        self.console: Console | None = None
         self.typed = bytearray()  # all that was ever to be typed
         self.drops = 0
         self.session: Opened | None = None
@@ -42,6 +43,11 @@ class Stubborn:
         self._offset = 0  # at which the first attachment began
         self._sent = 0
         self._news = asyncio.Event()
+
+    @property
+    def shown(self) -> bytes:
+        """All that was shown so far."""
+        return bytes(self.data) + bytes(self.console.data if self.console is not None else b"")
 
     def type(self, data: bytes) -> None:
         self.typed += data
@@ -66,7 +72,7 @@ class Stubborn:
             self._offset = console.start
         assert console.start == self._offset + len(self.data), "a byte is lost or doubled"
         self._sent = console.taken
-        base = len(self.data)
+        self.console = console
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send(console))
@@ -75,7 +81,8 @@ class Stubborn:
             pass
         finally:
             # also what came while the connection was breaking
-            self.data[base:] = console.data
+            self.data += console.data
+            self.console = None
         raise ConnectionError
 
     async def _send(self, console: Console) -> None:
@@ -94,7 +101,7 @@ class Stubborn:
 async def dropped_often(cloud: Cloud, vm: Guest, lines: int, drops: int, seed: int) -> None:
     print(f"seed {seed}")  # noqa: T201 - pytest shows it with a failure
     choose = random.Random(seed)
-    await granted(cloud, vm)
+    await consented(cloud, vm)
     async with Wire(cloud.nodes[NODE].port) as wire:
         client = Stubborn(cloud, wire.port, vm)
         running = asyncio.create_task(client.run())
@@ -114,15 +121,14 @@ async def dropped_often(cloud: Cloud, vm: Guest, lines: int, drops: int, seed: i
                 wire.cut()
                 next_drop = time.monotonic() + choose.random()
         client.type(b"\x04")
-        await until(lambda: b"finished\r\n" in vm.serial.content(), "the end of it", 60)
-        await asyncio.sleep(0.5)  # for the way from there to here
+        await until(lambda: b"finished\r\n" in client.shown, "the end of it")
         drops = client.drops
-        wire.cut()  # so that all that was shown is in client.data
+        wire.cut()  # and what is shown after it is no more of it
         await until(lambda: client.drops > drops, "the last drop")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert client.drops > 2
-    shown = bytes(client.data)
+    shown = client.shown
     expected = b"".join(b"p%d\r\n" % number for number in range(100_000, 100_000 + lines))
     numbers = b"".join(line + b"\n" for line in shown.split(b"\n") if line.startswith(b"p1"))
     assert numbers == expected
@@ -147,20 +153,24 @@ async def test_nothing_is_lost_or_doubled_over_many_drops(ready: Cloud, vm: Gues
     await dropped_often(ready, vm, 60_000, 500, random.SystemRandom().randrange(2**32))
 
 
+def resumed(cloud: Cloud) -> set[Json]:
+    """The sessions that were, by the audit."""
+    return {r.facts["session"] for r in audit_of(cloud.nodes[NODE]).records if r.event is Audited.SESSION_RESUMED}
+
+
 async def test_a_session_that_is_resumed_elsewhere_says_so_to_the_first(ready: Cloud, vm: Guest) -> None:
-    await granted(ready, vm)
+    await consented(ready, vm)
     async with signed_in(ready) as alice, signed_in(ready) as again:
         first = await alice.console(vm.resource_id)
         await first.ask("true")
         second = await again.attach(await again.resume(first.opened, first.start + len(first.data)))
         assert await first.ended() == 4007
         assert await second.ask("echo $((40+2))") == b"42\n"
-        resumed = [r for r in audit_of(ready.nodes[NODE]).records if r.event is Audited.SESSION_RESUMED]
-        assert resumed[-1].facts["session"] == first.opened.session
+        await until(lambda: first.opened.session in resumed(ready), "the record that it was resumed")
 
 
 async def test_a_session_is_resumed_by_its_own_account_only(ready: Cloud, vm: Guest) -> None:
-    await granted(ready, vm)
+    await consented(ready, vm)
     async with signed_in(ready) as alice, signed_in(ready, "bob") as bob:
         console = await alice.console(vm.resource_id)
         with pytest.raises(Refused) as refused:
@@ -170,14 +180,14 @@ async def test_a_session_is_resumed_by_its_own_account_only(ready: Cloud, vm: Gu
 
 
 async def test_a_session_that_was_cut_while_it_was_dropped_is_not_resumed(ready: Cloud, vm: Guest) -> None:
-    grant = await granted(ready, vm)
+    grant = await consented(ready, vm)
     async with signed_in(ready) as alice:
         console = await alice.console(vm.resource_id)
         await console.ask("true")
         console.websocket.transport.abort()
         await console.ended()
         assert (await revoked(ready, grant)).sessions == 1
-        await granted(ready, vm)
+        await consented(ready, vm)
         with pytest.raises(Refused) as refused:
             await alice.resume(console.opened, 0)
         assert refused.value.refusal is Refusal.NO_SESSION
@@ -192,7 +202,7 @@ def attached(operator: Operator, console: Console) -> bool:
 
 
 async def test_nothing_is_typed_while_it_is_dropped(ready: Cloud, vm: Guest) -> None:
-    await granted(ready, vm)
+    await consented(ready, vm)
     async with signed_in(ready) as alice:
         console = await alice.console(vm.resource_id)
         await console.type(b"echo list''ening; cat >/dev/null\n")
@@ -205,6 +215,7 @@ async def test_nothing_is_typed_while_it_is_dropped(ready: Cloud, vm: Guest) -> 
         await console.ended()
         await until(lambda: not attached(alice, console), "the node's news of the drop")
         vm.resume()
+        await until(lambda: vm.serial.content(after).count(b"Q") >= 256, "what had gone down")
         await asyncio.sleep(1.0)
         assert vm.serial.content(after).count(b"Q") == 256
         # they are the client's to send again, and it is told from where

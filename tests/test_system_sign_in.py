@@ -23,7 +23,7 @@ from lab.ports import free_port
 from tests.oidc_parts import WEBSITE, OidcServer, private_jwk
 from tests.operator_window import SLOW_MS
 from tests.sign_in_browser import Browser
-from tests.system_operator import NODE, Operator, trusting
+from tests.system_operator import NODE, PATIENCE, Operator, trusting
 from tests.system_parts import audit_of, consented, until, well
 from tests.web_parts import Network, at_prompt, shows, type_line
 
@@ -72,6 +72,7 @@ async def connected(cloud: Cloud, browser: Browser) -> AsyncIterator[Operator]:
         additional_headers=browser.header,
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
+        open_timeout=PATIENCE,
     )
     operator = Operator(cloud, port, websocket)
     try:
@@ -128,7 +129,7 @@ async def test_an_operator_of_the_issuers_works_and_outlives_a_reload(place: tup
         await olivia.ask(Method.WORKSTATION_GRANT)
         console = await olivia.console(vm.resource_id)
         assert await console.ask("echo $((40+2))") == b"42\n"
-        (start,) = [record for record in audit_of(node).records if record.event is Audited.SESSION_START]
+        start = [record for record in audit_of(node).records if record.event is Audited.SESSION_START][-1]
         assert (start.facts["account"], start.facts["way"]) == ("olivia", "oidc")
 
         mark = node.program.transcript.size()
@@ -139,7 +140,8 @@ async def test_an_operator_of_the_issuers_works_and_outlives_a_reload(place: tup
 
         # from now on the name is somebody else's: who has it over the issuer is not that one
         users = node.directory / "users.yaml"
-        users.write_text(users.read_text() + "  - name: olivia\n    certificates: ['cn:olivia']\n")
+        before = users.read_text()
+        users.write_text(before + "  - name: olivia\n    certificates: ['cn:olivia']\n")
         node.program.signal(signal.SIGHUP)
         assert await console.ended() == 4000
         await until(lambda: olivia.over, "the control connection's end")
@@ -149,6 +151,10 @@ async def test_an_operator_of_the_issuers_works_and_outlives_a_reload(place: tup
         with pytest.raises(Refused) as caught:
             await olivia.ask(Method.SIGN_IN)
         assert caught.value.refusal is Refusal.WRONG_CREDENTIALS
+    users.write_text(before)
+    mark = node.program.transcript.size()
+    node.program.signal(signal.SIGHUP)
+    await node.program.transcript.seen("users re-read", after=mark)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -13,9 +14,10 @@ from eva.control import Method, Refused
 from lab.cloud import BIN, Cloud, CommandFailed, Ercs, run
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.conftest import resource_id_of
-from tests.system_operator import NODE, PATIENCE, signed_in
-from tests.system_parts import LOOK, consented, end_of, ends, until, well
+from tests.system_operator import LOOK, NODE, PATIENCE, signed_in
+from tests.system_parts import audit_of, consented, end_of, ends, until, well
 
+SOON = 10.0  # seconds, less than until the time is noted again in the ordinary way
 ASKS = 4.0  # seconds in which a node asks twice: so long is waited for what must not happen
 
 
@@ -28,6 +30,7 @@ def test_a_start_trusts_the_audit_and_notes_the_time(libvirt_host: LibvirtHost, 
     """SQLite keeps no checksums: an ending whose row was lost is known from the audit; and the clock is on disk at once."""
     with Cloud({"host1": libvirt_host.uri}) as cloud:
         node = cloud.nodes[NODE]
+        asyncio.run(well(cloud))
         granted = cloud.grant(mortal.resource_id)
         cloud.revoke(consent=granted["consent_id"])
         node.program.kill()
@@ -35,11 +38,16 @@ def test_a_start_trusts_the_audit_and_notes_the_time(libvirt_host: LibvirtHost, 
             assert damage.execute("DELETE FROM ended").rowcount == 1
         began = time.time_ns()
         node.start()
-        with sqlite3.connect(node.directory / "state/state.db") as state:
-            (seen,) = state.execute("SELECT value FROM meta WHERE key = 'wall_seen'").fetchone()
-        assert int(seen) >= began
+        asyncio.run(until(lambda: _wall_seen(node) >= began, "the time of this start on disk", SOON))
         cloud.cmdlet("Grant-RdpAccessToErcsVM")
         assert asyncio.run(_listed(cloud)) == []
+
+
+def _wall_seen(node: Ercs) -> int:
+    """The latest time that its state knows of."""
+    with sqlite3.connect(node.directory / "state/state.db") as state:
+        (seen,) = state.execute("SELECT value FROM meta WHERE key = 'wall_seen'").fetchone()
+    return int(seen)
 
 
 def _row(cloud: Cloud) -> dict[str, object]:
@@ -54,7 +62,7 @@ async def _opens(cloud: Cloud, resource_id: str, seconds: float) -> bool:
     async with signed_in(cloud) as alice:
         while time.monotonic() < deadline:
             try:
-                await alice.open(resource_id)
+                await alice.ask(Method.SESSION_OPEN, resource_id=resource_id, kind="serial")
             except Refused:
                 await asyncio.sleep(LOOK)
             else:
@@ -63,9 +71,9 @@ async def _opens(cloud: Cloud, resource_id: str, seconds: float) -> bool:
 
 
 async def _told(cloud: Cloud) -> None:
-    """Return when the provider has heard what is in the audit now: by the ask after the one that may be under way."""
-    asked = int(str(_row(cloud)["asked_ms"]))
-    await until(lambda: int(str(_row(cloud)["asked_ms"])) > asked + 3000, "what the node tells since")
+    """Return when the provider has heard what is in the audit now."""
+    count = len(audit_of(cloud.nodes[NODE]).records)
+    await until(lambda: int(str(_row(cloud)["audit"]).split()[0]) >= count, "what the node tells since")
 
 
 def _put_back(node: Ercs, old: Path) -> None:
@@ -89,10 +97,11 @@ def _new_node(cloud: Cloud) -> str:
 
 async def _assert_refused(cloud: Cloud, resource_id: str) -> None:
     assert not await _opens(cloud, resource_id, ASKS)
+    await until(lambda: _row(cloud)["rolled_back"], "the provider's word")
     row = _row(cloud)
     assert (row["rolled_back"], row["alive"]) == (True, False)
     assert "ROLLED BACK" in str(row["audit"])
-    assert "is refused from now on" in cloud.provider.transcript.path.read_text()
+    await cloud.provider.transcript.seen("is refused from now on")
 
 
 async def test_an_old_state_brought_back_revives_nothing_that_the_provider_revoked(
@@ -101,6 +110,7 @@ async def test_an_old_state_brought_back_revives_nothing_that_the_provider_revok
     """Nor what it did not: the node is refused until it is a new one, and that ends what stood there."""
     with Cloud({"host1": libvirt_host.uri}) as cloud:
         node = cloud.nodes[NODE]
+        await well(cloud)
         granted, other = cloud.grant(mortal.resource_id), resource_id_of("another")
         cloud.cmdlet("Grant-RdpAccessToErcsVM")
         double = libvirt_host.define_guest(resource_id=other)
@@ -139,7 +149,9 @@ async def test_an_old_state_brought_back_revives_nothing_that_the_node_alone_had
         async with signed_in(cloud) as alice:
             for _ in range(4):
                 await alice.console(vm.resource_id, "graphics")
+            node.program.signal(signal.SIGSTOP)  # a snapshot of the disk is of one moment
             shutil.copytree(node.directory / "state", node.directory / "old")
+            node.program.signal(signal.SIGCONT)
             mortal.destroy()
             mortal.undefine()
             again = mortal.host.start_guest(mortal.name, mortal.uuid, resource_id=mortal.resource_id, wait=False)
@@ -160,6 +172,7 @@ async def test_a_second_daemon_on_the_same_files_is_refused_and_breaks_nothing(l
         cloud.cmdlet("Grant-RdpAccessToErcsVM")
         async with signed_in(cloud) as alice:
             console = await alice.console(granted.resource_id)
+            await asyncio.to_thread(mortal.wait_ready)
             with pytest.raises(CommandFailed, match="in use"):
                 await asyncio.to_thread(run, [str(BIN / "eva-broker"), "--config", str(cloud.nodes[NODE].settings)])
             assert b"42" in await console.ask("echo $((6*7))")

@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from eva.control import CTRL_ALT_DEL, Refusal, Refused
+from eva.ending import Ending
 from lab.cloud import Cloud
 from lab.domain import domain_xml
 from lab.libvirt_host import Guest, LibvirtHost
 from tests.conftest import resource_id_of
-from tests.system_operator import NODE, Operator, signed_in, until_refused
+from tests.system_operator import LOOK, NODE, PATIENCE, signed_in, until_refused
 from tests.system_parts import consented, end_of, granted, revoked, tell_provider, until, well
+
+# By which news of it came first, or none within a second of the console's own end
+GONE = (Ending.VM_GONE.code, Ending.VM_STOPPED.code, Ending.CONSOLE_LOST.code)
 
 
 @pytest.fixture
@@ -25,12 +30,6 @@ async def ready(cloud: Cloud, vm: Guest) -> AsyncIterator[Cloud]:
         await tell_provider(cloud, "/revoke", {"resource_id": vm.resource_id})
 
 
-async def assert_refused(alice: Operator, vm: Guest, refusal: Refusal) -> None:
-    with pytest.raises(Refused) as refused:
-        await alice.open(vm.resource_id)
-    assert refused.value.refusal is refusal
-
-
 async def test_a_vm_that_is_stopped_ends_its_sessions_and_not_the_consent(ready: Cloud, vm: Guest) -> None:
     await consented(ready, vm)
     async with signed_in(ready) as alice:
@@ -38,12 +37,14 @@ async def test_a_vm_that_is_stopped_ends_its_sessions_and_not_the_consent(ready:
         screen = await alice.console(vm.resource_id, "graphics")
         await serial.ask("true")
         vm.destroy()
-        assert (await serial.ended(), await screen.ended()) == (4006, 4006)
-        assert (await end_of(ready.nodes[NODE], serial.opened))["reason"] == "vm-stopped"
-        await assert_refused(alice, vm, Refusal.VM_NOT_RUNNING)
-        after = vm.serial.size()
-        vm.start()
-        await asyncio.to_thread(vm.wait_ready, after=0 if vm.serial.size() < after else after)
+        for console in (serial, screen):
+            # where libvirtd or the watcher got no processor for a second, the news of why came too late
+            code = await console.ended()
+            assert code in (Ending.VM_STOPPED.code, Ending.CONSOLE_LOST.code)
+            assert (await end_of(ready.nodes[NODE], console.opened))["reason"] == Ending.of_code(code).word
+        await until_refused(alice, vm.resource_id, Refusal.VM_NOT_RUNNING)
+        vm.start()  # which begins its log anew
+        await asyncio.to_thread(vm.wait_ready)
         assert await (await alice.console(vm.resource_id)).ask("echo $((40+2))") == b"42\n"
 
 
@@ -53,7 +54,7 @@ async def test_a_vm_that_is_undefined_ends_the_consent(ready: Cloud, mortal: Gue
         console = await alice.console(mortal.resource_id)
         mortal.destroy()
         mortal.undefine()
-        assert await console.ended() in (4005, 4006)
+        assert await console.ended() in GONE
         await until_refused(alice, mortal.resource_id)
         # the same VM, the same resource ID, but not before the tenant's eyes
         again = mortal.host.start_guest(mortal.name, mortal.uuid, resource_id=mortal.resource_id, wait=False)
@@ -68,7 +69,7 @@ async def test_a_transient_vm_that_is_destroyed_is_gone(ready: Cloud, mortal: Gu
     async with signed_in(ready) as alice:
         console = await alice.console(mortal.resource_id)
         mortal.destroy()
-        assert await console.ended() in (4005, 4006)
+        assert await console.ended() in GONE
         await until_refused(alice, mortal.resource_id)
 
 
@@ -103,7 +104,7 @@ async def test_a_reset_keeps_the_session(ready: Cloud, vm: Guest) -> None:
         await console.ask("true")
         after = len(console.data)
         vm.reset()
-        await console.shows(b"EVA guest ready", after=after, patience=60)
+        await console.shows(b"EVA guest ready", after=after, patience=PATIENCE)
         assert await console.ask("echo $((40+2))") == b"42\n"
 
 
@@ -155,7 +156,7 @@ async def test_ctrl_alt_del_reaches_the_guest_with_no_viewer(ready: Cloud, vm: G
         assert refused.value.refusal is Refusal.NO_KEYBOARD
         await alice.ask("keys.send", session=opened.session, chord=list(CTRL_ALT_DEL))  # type: ignore[arg-type]
         told = await vm.serial.seen("ctrl-alt-del", after=after)
-        await vm.serial.seen("EVA guest ready", after=told, timeout=60)
+        await vm.serial.seen("EVA guest ready", after=told, timeout=PATIENCE)
         await tell_provider(ready, "/revoke", {"resource_id": vm.resource_id})
         assert await console.ended() == 4002
         with pytest.raises(Refused) as refused:
@@ -168,16 +169,15 @@ async def test_ctrl_alt_del_reaches_the_guest_with_no_viewer(ready: Cloud, vm: G
 
 async def test_a_display_on_tcp_is_reported_and_is_none_of_ours(ready: Cloud, libvirt_host: LibvirtHost, vm: Guest) -> None:
     await well(ready)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         url = f"http://127.0.0.1:{ready.nodes[NODE].metrics_port}/metrics"
         assert "eva_domains_with_tcp_display 0.0" in (await client.get(url)).text
         xml = domain_xml("vm-tcp", "d3b07384-d9a0-4c1b-8f4e-2f1b7c9e5a11", libvirt_host.image)
         open_door = libvirt_host.define(xml.replace("<listen type='none'/>", "<listen type='address' address='127.0.0.1'/>"))
         try:
-            for _ in range(100):
-                if "eva_domains_with_tcp_display 1.0" in (await client.get(url)).text:
-                    return
-                await asyncio.sleep(0.05)
-            raise AssertionError("not reported")
+            deadline = time.monotonic() + PATIENCE
+            while "eva_domains_with_tcp_display 1.0" not in (await client.get(url)).text:
+                assert time.monotonic() < deadline, "not reported"
+                await asyncio.sleep(LOOK)
         finally:
             open_door.discard()

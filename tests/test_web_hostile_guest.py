@@ -26,18 +26,20 @@ from tests.other_site import OtherSite
 from tests.rfb_bytes import VERSION, guest_cut_text, key, rectangle, server_init, update
 from tests.screen_parts import shows_screen
 from tests.scripted_node import server_tls
-from tests.system_parts import calm, consented
+from tests.system_operator import PATIENCE
+from tests.system_parts import calm, consented, revoked
+from tests.web_parts import at_prompt
 
 NODE = "AzS-ERCS01"
 MARKER = "what the operator had copied"
 MARKUP = "vm <img src=x onerror=document.title=1>"
 OWN_ELEMENTS = "a, img, svg, iframe, object, embed, script, link, form, audio, video, style"
 
-# All but the guest's own area and what goes on by itself: the clock.
+# All but the guest's own area and what goes on by itself: the clocks, and in the list who is on.
 OUTSIDE = """
 () => {
   const copy = document.documentElement.cloneNode(true);
-  for (const one of copy.querySelectorAll('.stage, .count-down')) one.remove();
+  for (const one of copy.querySelectorAll('.stage, .count-down, .consents .left, .consents .who')) one.remove();
   return copy.outerHTML;
 }
 """
@@ -51,14 +53,15 @@ async def browser(cloud: Cloud) -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture
-async def page(cloud: Cloud, browser: Browser, shared_guest: Guest) -> Page:
-    """An operator's, who trusts the page with the clipboard."""
-    await consented(cloud, shared_guest)
+async def page(cloud: Cloud, browser: Browser, shared_guest: Guest) -> AsyncIterator[Page]:
+    """An operator's, who trusts the page with the clipboard; no session of it is left."""
+    grant = await consented(cloud, shared_guest)
     await asyncio.to_thread(cloud.cmdlet, "Grant-RdpAccessToErcsVM")
     page = await browser.window(permissions=("clipboard-read", "clipboard-write"))
     await sign_in(page, cloud.nodes[NODE])
     await page.evaluate("text => navigator.clipboard.writeText(text)", MARKER)
-    return page
+    yield page
+    await revoked(cloud, grant)
 
 
 async def clipboard(page: Page) -> str:
@@ -73,10 +76,10 @@ async def only_pixels(area: Locator) -> None:
 
 async def test_nothing_that_a_guest_writes_leaves_its_terminal(page: Page, shared_guest: Guest) -> None:
     calm(shared_guest)
-    pane = await open_console(page, shared_guest.name, "serial")
+    pane = await at_prompt(page, shared_guest.name)
     stage, title, url = pane.locator(".stage"), await page.title(), page.url
-    before = await page.evaluate(OUTSIDE)
-    await page.keyboard.type("hostile 4\n")
+    before, mark = await page.evaluate(OUTSIDE), shared_guest.serial.size()
+    await page.keyboard.type("hostile 6\n")
     # the most that it reaches is a picture in its own area, below what the page says
     await expect(stage.get_by_text("Session ended: your password to sign in again:")).to_be_visible()
     await expect(pane.get_by_text("Connected", exact=True)).to_be_visible()
@@ -88,7 +91,7 @@ async def test_nothing_that_a_guest_writes_leaves_its_terminal(page: Page, share
     await page.mouse.move(300, 400)
     await page.keyboard.press("Control+Alt+Shift")
     await stage.click(position={"x": 90, "y": 90})
-    await shared_guest.serial.seen("answered: nothing.")
+    await shared_guest.serial.seen("answered: nothing.", after=mark, timeout=PATIENCE)
     await expect(stage.get_by_text("answered: nothing.")).to_be_visible()
     assert await clipboard(page) == MARKER
     assert (await page.title(), page.url) == (title, url)
@@ -97,7 +100,7 @@ async def test_nothing_that_a_guest_writes_leaves_its_terminal(page: Page, share
 
 async def test_a_link_in_a_terminal_is_a_text(page: Page, shared_guest: Guest) -> None:
     calm(shared_guest)
-    pane = await open_console(page, shared_guest.name, "serial")
+    pane = await at_prompt(page, shared_guest.name)
     await page.keyboard.type(
         r"clear; printf '\033]8;;https://hostile.example/\007cli''ck me\033]8;;\007 https://hostile.example/\n'" + "\n"
     )
@@ -245,7 +248,7 @@ async def test_a_hostile_screen_reaches_neither_clipboard_nor_page(certificates:
             await canvas.click()
             await page.evaluate("window.dispatchEvent(new Event('focus'))")
             await page.keyboard.type("ls")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not screen.heard.count(key(ord("s"), down=False)):
                     await asyncio.sleep(0.02)
             assert not [body for body in cut_texts(bytes(screen.heard)) if not told_what_it_can(body)]

@@ -15,7 +15,7 @@ from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.operator_window import open_console, sign_in
 from tests.other_site import OtherSite
-from tests.system_parts import consented
+from tests.system_parts import consented, revoked
 
 NODE = "AzS-ERCS01"
 HOSTS = ("localhost", "127.0.0.1")  # the same site as the node's, and another
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def operator(cloud: Cloud, shared_guest: Guest) -> AsyncIterator[Page]:
     """A browser whose operator has a console open at the node: what lies in wait is opened beside it, and changes nothing."""
-    await consented(cloud, shared_guest)
+    grant = await consented(cloud, shared_guest)
     await asyncio.to_thread(cloud.cmdlet, "Grant-RdpAccessToErcsVM")
     async with Browser(cloud.authority.ca) as browser:
         page = await browser.window()
@@ -39,6 +39,7 @@ async def operator(cloud: Cloud, shared_guest: Guest) -> AsyncIterator[Page]:
         await expect(page.locator("section.pane")).to_have_count(1)
         assert await page.title() == title
         browser.taken("policy")  # a page that would not be framed says so
+        await revoked(cloud, grant)  # no session of it is left
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -161,7 +162,7 @@ async def test_a_window_that_another_page_opened_is_out_of_its_reach(cloud: Clou
     ours = await opening.value
     await expect(ours.locator("#account")).to_be_visible()
     assert await ours.evaluate("window.opener") is None
-    assert await lure.evaluate("window.theirs.closed")  # COOP: the handle leads nowhere
+    await lure.wait_for_function("window.theirs.closed", polling=50)  # COOP: the handle leads nowhere
     await lure.evaluate("window.theirs.location = 'about:blank'")
     await lure.evaluate("window.theirs.close()")
     await expect(ours.locator("#account")).to_be_visible()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import string
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
-import libvirt_qemu
 import pytest
 from playwright.async_api import expect
 
@@ -20,14 +17,14 @@ from lab.libvirt_host import Guest, LibvirtHost
 from lab.transcript import NotSeen
 from tests.conftest import resource_id_of
 from tests.operator_window import open_console, sign_in, type_text
+from tests.screen_parts import PATIENCE, KeyTrace
 from tests.system_parts import consented
 
 NODE = "AzS-ERCS01"
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))  # all 95
 LONGEST = 64  # signs of one password
 LAYOUTS = ("us", "de")
-SLOWER = ("60", "200")  # ms between two signs: what an operator takes for a guest that lost keys
-KEY = re.compile(r"input_event_key_qcode .*key qcode (\S+), down 1\b")
+SLOWER = ("60", "200", "200")  # ms between two signs: what an operator takes for a guest that lost keys
 
 
 def passwords() -> list[str]:
@@ -52,29 +49,19 @@ def keyboard(request: pytest.FixtureRequest, libvirt_host: LibvirtHost) -> Itera
     name = f"vm-{layout}-{uuid4().hex[:8]}"
     arguments = "" if layout == "us" else f"keymap={layout}"
     guest = libvirt_host.start_guest(name, resource_id=resource_id_of(name), arguments=arguments)
-    guest.run("openvt -c 2 -s hear")
-    guest.serial.wait_for("listening")
-    libvirt_qemu.qemuMonitorCommand(
-        guest.domain, "trace-event input_event_key_qcode on", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
-    )
+    guest.run("openvt -c 2 -s hear", timeout=PATIENCE)
+    guest.serial.wait_for("listening", timeout=PATIENCE)
     yield layout, guest
     guest.discard()
 
 
-class Keyboard:
-    """What QEMU gave the guest's keyboard, as its trace tells it, and what the guest read of that on its screen."""
+class Keyboard(KeyTrace):
+    """What QEMU gave the guest's keyboard, and what the guest read of that on its screen."""
 
     def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
         self._serial = guest.serial
         self._read = guest.serial.size()
-        self._log: Path = guest.host.directory / f"cache/libvirt/qemu/log/{guest.name}.log"
-        self._told = 0
-
-    def pressed(self) -> list[str]:
-        """The name of each key that went down since the last call."""
-        text = self._log.read_text()
-        fresh, self._told = text[self._told :], len(text)
-        return KEY.findall(fresh)
 
     async def heard(self) -> str | None:
         """The next line that the guest read, as it told it on the serial line; None if none came."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
-from PIL import Image
 from playwright.async_api import Page, expect
 
 from eva.control import Event, Mark, Method, Refusal
 from eva.ending import Ending
 from lab.libvirt_host import Guest
-from tests.screen_parts import screen_of, shows_screen
+from tests.screen_parts import KeyTrace, changed, shows_screen
 from tests.system_operator import PATIENCE, Console, Operator, shown, signed_in, type_on_screen, until_refused
-from tests.system_parts import count_in
-from tests.watch_parts import WatchedCloud, live, milliseconds, press, screen, serial, shows, stop, watching
+from tests.system_parts import SLACK, count_in, until
+from tests.watch_parts import CUT_MS, WatchedCloud, live, milliseconds, press, screen, serial, shows, stop, watching
 
-CUT_MS = 1000.0
-CURSOR = 200  # pixels
+UNAME = ["u", "n", "a", "m", "e", "spc", "minus", "a", "ret"]  # QEMU's names of the keys
 
 
 async def pause(page: Page) -> None:
@@ -57,27 +56,22 @@ async def test_pause_holds_what_is_typed_on_serial_and_resume_lets_it_through(wa
 
 
 async def test_pause_holds_keys_on_the_screen(watched: WatchedCloud, vm: Guest):
-    """The picture is the guest's own, as its hypervisor has it: a cursor's blinking is little, a line of text is more."""
+    """As QEMU has it from the screen's line: what a guest that gets no processor makes of its keys is its own affair."""
     consented = await watched.consent(vm)
     async with watched.browser() as browser, signed_in(watched.cloud) as alice:
         page = await watching(browser, consented.link)
         viewer = await shown(await alice.console(vm.resource_id, "graphics"))
-        await type_on_screen(viewer, "clear\n")
-        await shows_screen(screen(page), vm)
+        before = await shows_screen(screen(page), vm)
         await pause(page)
-        before = lit(screen_of(vm))
+        keys = KeyTrace(vm)
         await type_on_screen(viewer, "uname -a\n")
         await until_held(alice)
-        assert abs(lit(screen_of(vm)) - before) < CURSOR
+        assert keys.pressed() == []
         await resume(page)
-        async with asyncio.timeout(PATIENCE):
-            while lit(await shows_screen(screen(page), vm)) < before + 4 * CURSOR:
-                await asyncio.sleep(0.1)
-
-
-def lit(picture: Image.Image) -> int:
-    """How many pixels of a picture are not black."""
-    return sum(picture.convert("L").histogram()[1:])
+        came: list[str] = []
+        await until(lambda: came.extend(keys.pressed()) or len(came) >= len(UNAME), "what was typed")
+        assert came == UNAME
+        await changed(screen(page), before, lambda: type_on_screen(viewer, "\n"))
 
 
 async def until_held(operator: Operator) -> None:
@@ -98,7 +92,8 @@ async def test_stop_cuts_every_operator_at_once_and_says_so(watched: WatchedClou
         cut, pressed = milliseconds(await stop(page))
         assert await console.ended() == Ending.CONSENT_REVOKED.code
         assert await viewer.ended() == Ending.CONSENT_REVOKED.code
-        assert 0 < cut <= pressed < CUT_MS
+        assert 0 < cut < CUT_MS
+        assert cut <= pressed < CUT_MS + SLACK * 1000
         await shows(page.locator(".end"), "Cut off: alice on the serial console, bob on the screen.")
         await shows(page.locator(".end"), f"vmAccess/receipt?api-version=2020-06-01&consentId={consented.cid}")
         await until_refused(alice, vm.resource_id)
@@ -151,7 +146,7 @@ async def test_the_time_that_was_given_runs_out_before_the_tenants_eyes(watched:
     consented = await watched.consent(vm, durationInSeconds=25)
     async with watched.browser() as browser:
         page = await watching(browser, consented.link)
-        await expect(page.get_by_role("timer")).to_have_text("3 s", timeout=30_000)
+        await expect(page.get_by_role("timer")).to_have_text(re.compile(r"^\d s$"))
         await page.get_by_role("heading", name="Access is over").wait_for()
         await shows(page.locator(".end"), "The time that you gave ran out.")
 

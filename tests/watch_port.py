@@ -23,7 +23,7 @@ from eva.members import Json
 from eva.watch import TOKEN_PREFIX, WATCH_PATH, WATCH_SUBPROTOCOL, Watch, WatchMethod
 from lab.certificates import Authority
 from lab.ports import free_port
-from tests.broker_parts import NODE, Core, core, jti
+from tests.broker_parts import NODE, PATIENCE, Core, core, jti
 
 PAGE = "https://management.example:8444"  # where the page is
 _ids = itertools.count(1)
@@ -31,7 +31,7 @@ _ids = itertools.count(1)
 
 async def closed(websocket: ClientConnection) -> int | None:
     """The close code, once it is closed."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await websocket.wait_closed()
     return websocket.close_code
 
@@ -53,7 +53,7 @@ class Tenant:
         self._answers: dict[int | None, Mapping[str, Any]] = {}  # that came and were not waited for yet
 
     async def _next(self) -> Mapping[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             found = json.loads(await self.websocket.recv())
         assert found["jsonrpc"] == "2.0"
         return found  # type: ignore[no-any-return]  # what it holds the test says
@@ -131,7 +131,7 @@ class WatchPort:
             subprotocols=subprotocols or None,  # type: ignore[arg-type]
             compression=None,
             proxy=None,
-            **({"max_queue": None} | other),  # type: ignore[arg-type]
+            **({"max_queue": None, "open_timeout": PATIENCE} | other),  # type: ignore[arg-type]
         )
 
     def come(self, token: str, **other: object) -> connect:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from lab.cloud import Cloud
 from lab.libvirt_host import Guest
 from tests.operator_window import SLOW_MS, open_console, shown_text, sign_in
 from tests.system_operator import NODE
-from tests.system_parts import consented, well
+from tests.system_parts import consented, measured, well
 
+SESSIONS = "eva_sessions{"
+LEFT = 30.0  # seconds; a session that nobody left would wait for 60
 AXE = Path(__file__).parent.parent / ".lab/web/node_modules/axe-core/axe.min.js"
 
 
@@ -25,6 +29,7 @@ AXE = Path(__file__).parent.parent / ".lab/web/node_modules/axe-core/axe.min.js"
 async def at_the_list(cloud: Cloud, *accounts: str, node: str = NODE) -> AsyncIterator[list[Page]]:
     """A window for each account, signed in, on a granted workstation; what their pages may not do fails the test."""
     await well(cloud, node)
+    before = await measured(cloud, SESSIONS, node)
     async with Browser(cloud.authority.ca) as browser:
         pages = []
         for account in accounts or ("alice",):
@@ -35,6 +40,16 @@ async def at_the_list(cloud: Cloud, *accounts: str, node: str = NODE) -> AsyncIt
         yield pages
         for page in pages:
             await page.goto("about:blank")  # a browser that is closed takes no leave, and the next test's would wait for it
+        await gone(cloud, before, node)
+
+
+async def gone(cloud: Cloud, most: float, node: str = NODE) -> None:
+    """Returns once the node has no more sessions than this: it hears that a page was left a moment later than we. Raises
+    AssertionError, well before it would forget by itself one that is only away."""
+    deadline = asyncio.get_running_loop().time() + LEFT
+    while (count := await measured(cloud, SESSIONS, node)) > most:
+        assert asyncio.get_running_loop().time() < deadline, f"{count:g} sessions at the node, and not {most:g}"
+        await asyncio.sleep(0.02)  # a number cannot be awaited
 
 
 @pytest.fixture
@@ -131,11 +146,12 @@ class Network:
         raise ConnectionResetError  # the other way ends too
 
 
-async def shows(pane: Locator, text: str, patience_ms: int = SLOW_MS) -> None:
+async def shows(pane: Locator, text: str | re.Pattern[str], patience_ms: int = SLOW_MS) -> None:
     """Returns once the terminal shows it; rows are joined as they were wrapped."""
+    wanted = text if isinstance(text, re.Pattern) else re.compile(re.escape(text))
     deadline = asyncio.get_running_loop().time() + patience_ms / 1000
-    while text not in (found := (await shown_text(pane)).replace("\n", "")):
-        assert asyncio.get_running_loop().time() < deadline, f"{text!r} is not on the screen: {found[-400:]!r}"
+    while wanted.search(found := (await shown_text(pane)).replace("\n", "")) is None:
+        assert asyncio.get_running_loop().time() < deadline, f"{wanted.pattern!r} is not on the screen: {found[-400:]!r}"
         await asyncio.sleep(0.05)  # what a terminal draws cannot be awaited
 
 
@@ -149,11 +165,14 @@ async def at_prompt(page: Page, vm: str) -> Locator:
     """Opens the serial console; gives its pane once the guest's shell has answered a key."""
     pane = await open_console(page, vm, "serial")
     before = (await shown_text(pane)).count("/root#")
-    deadline = asyncio.get_running_loop().time() + SLOW_MS / 1000
+    now = asyncio.get_running_loop().time
+    deadline, typed = now() + SLOW_MS / 1000, -math.inf
     while (await shown_text(pane)).count("/root#") == before:
-        assert asyncio.get_running_loop().time() < deadline, "no prompt"
-        await type_line(pane, "")
-        await asyncio.sleep(1)  # QEMU looks once a second whether its pty is opened, and drops what was typed before
+        assert now() < deadline, "no prompt"
+        if now() > typed + 1:  # QEMU looks once a second whether its pty is opened, and drops what was typed before
+            await type_line(pane, "")
+            typed = now()
+        await asyncio.sleep(0.05)
     return pane
 
 

@@ -30,7 +30,7 @@ from provider.consent.letters import Cut, Letters, Post, Undelivered
 from provider.consent.loss import Hearing, Moves, is_work, lost_nodes, move
 from provider.consent.receipt import document
 from provider.consent.standing import MOST, Standing, standing
-from provider.consent.waits import Waits
+from provider.consent.waits import Wait, Waits
 from provider.consent.watching import Watching
 from provider.keys import Signers
 from provider.meters import Meters
@@ -186,13 +186,15 @@ class Registrar:
         consent = offer.consent
         log.info("consent %s offered to %s until %d", consent.cid, consent.node, consent.expires_at)
         left = max(0.0, deadline - asyncio.get_running_loop().time()) / (offer.others + 1)
-        why = "no answer"
+        why = "MQTT did not take it in time"
         filed: Filed | None = None
         self._offered_here.add(consent.jti)
         try:
-            async with asyncio.timeout(left):
-                # a little less than the whole wait, so that what failed can be told apart
-                filed = await self._answer(offer, 0.9 * left)
+            with self._waits.on(consent.jti) as wait:
+                async with asyncio.timeout(left):
+                    await self._letters.send_offer(offer, left)
+                    why = "no answer"
+                    filed = await self._answer(consent.jti, wait)
         except TimeoutError:
             pass
         except Undelivered as error:
@@ -209,15 +211,13 @@ class Registrar:
             return Enabled(consent, came.uuid or "", offer.how)
         return await self._taken_back(offer, came, why)
 
-    async def _answer(self, offer: Offer, patience: float) -> Filed:
-        """The consent once its node has said yes or no, however long that takes. Raises Undelivered."""
-        with self._waits.on(offer.consent.jti) as wait:
-            await self._letters.send_offer(offer, patience)
-            while True:
-                await wait.pause()
-                filed = await self._token(offer.consent.jti)
-                if filed is not None and filed.answer is not None:
-                    return filed
+    async def _answer(self, jti: str, wait: Wait) -> Filed:
+        """The consent once its node has said yes or no, however long that takes."""
+        while True:
+            await wait.pause()
+            filed = await self._token(jti)
+            if filed is not None and filed.answer is not None:
+                return filed
 
     async def _taken_back(self, offer: Offer, notice: Notice | None, why: str) -> Failed:
         node = offer.consent.node

@@ -16,6 +16,7 @@ from lab.certificates import Authority
 from lab.ports import free_port
 from lab.process import Program
 from lab.rest import DIRECTORY, Issuer
+from lab.transcript import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = ROOT / ".lab/oidc/node_modules"
@@ -53,7 +54,7 @@ class Adfs:
     def sign_in(self, page: str, code: str, person: str) -> None:
         """Do at the pages what a person does in a browser."""
         trust = ssl.create_default_context(cafile=self.authority.ca)
-        with httpx.Client(verify=trust, follow_redirects=True) as browser:
+        with httpx.Client(verify=trust, follow_redirects=True, timeout=PATIENCE_S) as browser:
             answer = browser.get(page)
             for _ in range(MOST_PAGES):
                 form = re.search(r'<form[^>]* action="([^"]*)"[^>]*>(.*?)</form>', answer.text, re.DOTALL)
