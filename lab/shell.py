@@ -169,7 +169,8 @@ class Shell:
         while True:
             done = self._done(words)
             found = _answer(done) if done.code == 0 else {}
-            if done.code != 0 or until(found) or time.monotonic() > deadline:
+            fits = done.code == 0 and until(found)
+            if done.code != 0 or fits or time.monotonic() > deadline:
                 break
             time.sleep(LOOK_S)  # what it asks cannot be awaited
         told = {name: found[name] for name in members if name in found} if members else found
@@ -177,7 +178,7 @@ class Shell:
         self.show(done.err)
         if done.code != 0:
             raise StepFailed(f"{words[0]} ended with status {done.code}", done.text)
-        if not until(found):
+        if not fits:
             raise StepFailed("the answer did not become what it must", done.text)
         return found
 

@@ -15,11 +15,14 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
+from eva.token import thumbprint
 from lab.cloud import OPERATOR, SUBSCRIPTION, Cloud
 from lab.framebuffer import Framebuffer
 from lab.guest_image import ROOT
 from lab.libvirt_host import Guest
 from lab.shell import Shell, StepFailed, shown
+from provider.consent.receipt import BadReceipt, verify_receipt
+from provider.keys import read_public
 
 PICTURE = ROOT / ".lab" / "demo" / "screen.png"
 NODE = "AzS-ERCS01"
@@ -162,10 +165,10 @@ class Story:
         """The node's own signed word, and its public key: nothing else is believed."""
         name = "receipt.json"
         file = self._callers.tenant.with_name(name)
-        # the last record may still be on its way from the node
-        self._tell("vmAccess", members=("state",), until=lambda one: one["state"] == "none" and _all_left(one))
-        self._tell("vmAccess/receipt", "--output", str(file))
         key = self._cloud.nodes[NODE].directory / "node.pub"
+        # the last records may still be on their way from the node
+        self._tell("vmAccess", members=("state",), until=lambda one: one["state"] == "none" and _all_left(one))
+        self._tell("vmAccess/receipt", "--output", str(file), until=lambda _: _is_whole(file, key))
         done = self._shell.run("eva-provider", "verify-receipt", str(file), "--node-key", str(key))
         _must("none is missing" in done.out, "the receipt is not whole", done.text)
 
@@ -261,6 +264,15 @@ def _curl(caller: Path, *words: str) -> list[str]:
 def _all_left(access: dict[str, Any]) -> bool:
     """Say whether the newest consent of an answer to GET vmAccess has no session whose end is not told."""
     return all("ending" in visit for visit in access["earlier"][0]["visits"])
+
+
+def _is_whole(receipt: Path, node_key: Path) -> bool:
+    """Say whether it reaches the consent's end."""
+    key = read_public(node_key)
+    try:
+        return verify_receipt([receipt.read_bytes()], {thumbprint(key): key}, time.time_ns() // 1_000_000).whole
+    except BadReceipt:
+        return False  # `verify-receipt` tells why
 
 
 def _must(true: bool, what: str, output: str) -> None:

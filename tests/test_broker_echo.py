@@ -81,6 +81,11 @@ def test_it_is_told_soon() -> None:
     assert Line().type(b"l").says(b"l").wait(SETTLE).told_now() == [Text("l")]
 
 
+def test_an_echo_may_take_as_long_as_qemu_takes_to_look_whether_its_line_is_open() -> None:
+    line = Line().type(b"l").wait(1.0)  # it looks once a second
+    assert line.wait(1.0).says(b"l").told() == [Text("l")]  # and may itself have to wait for a processor
+
+
 def test_enter_is_a_name() -> None:
     assert Line().echoed(b"ls").type(b"\r").says(b"\r\nfile\r\n$ ").told() == [Text("ls"), ENTER]
 

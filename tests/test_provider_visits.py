@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from eva.audit import Event as Audited
 from eva.audit import Told
 from eva.consent import Consent
@@ -101,3 +103,12 @@ def test_of_two_nodes_words_the_later_counts_whenever_it_comes(office: Office):
     files(office, consent, told(consent, Audited.INPUT_RESUMED, 5), node=OTHER)
     files(office, consent, told(consent, Audited.INPUT_PAUSED, 4))
     assert not paused(office, consent)
+
+
+@pytest.mark.parametrize("node", [NODE, OTHER])
+def test_of_two_nodes_words_at_one_time_the_pause_counts(office: Office, node: str):
+    consent = office.granted()
+    also_at(office, consent, OTHER)
+    for each in (NODE, OTHER):
+        files(office, consent, told(consent, Audited.INPUT_PAUSED if each == node else Audited.INPUT_RESUMED), node=each)
+    assert paused(office, consent)
