@@ -212,8 +212,18 @@ async def test_old_tls_is_refused(door: WatchPort):
         await asyncio.open_connection("127.0.0.1", door.number, ssl=old)
 
 
-async def test_a_new_certificate_is_taken(door: WatchPort):
+async def test_a_new_certificate_is_taken_when_it_is_told(door: WatchPort, certificates: Authority):
+    async def presented() -> bytes:
+        _, writer = await asyncio.open_connection("127.0.0.1", door.number, ssl=door.tls)
+        der: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.transport.abort()
+        return der
+
+    old = await presented()
+    pair = certificates.server("ercs")  # in the files of the old one
+    assert await presented() == old
     door.listener.reload_tls()
+    assert await presented() == ssl.PEM_cert_to_DER_cert(pair.certificate.read_text()) != old
     assert await status(door.come(door.token(door.node.grant()))) == 101
 
 

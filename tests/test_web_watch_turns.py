@@ -218,3 +218,16 @@ async def test_a_pause_that_the_provider_does_not_know_of_says_so(page: Page, he
     assert paused.startswith(begin)
     assert ("pause again" in paused) is not heard
     assert resumed == ""
+
+
+async def test_a_pause_of_another_page_says_nothing_of_the_provider(page: Page) -> None:
+    script = """
+        node["input.pause"] = () => { state({paused: true}); return {paused: true, heard: false} };
+        document.querySelector(".pause").click(); await settled();
+        const mine = said();
+        state({paused: false}); state({paused: true});
+        return [mine, said()];
+    """
+    mine, theirs = await watched(page, script)
+    assert "pause again" in mine
+    assert theirs.startswith("Paused. Nothing")
